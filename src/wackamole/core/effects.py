@@ -1,0 +1,53 @@
+"""What shall be done: everything the core ever asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .messages import Message
+from .model import NodeId, ViewId, Vip, VipKey
+
+
+@dataclass(frozen=True, slots=True)
+class Multicast:
+    """Send this to the group, stamped with the view it was said in."""
+
+    view: ViewId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class HoldExactly:
+    """The kernel shall have exactly these of our VIPs: drop first, then add, announce what is new, read back, and answer
+    with KernelConfirmed(serial). The latest wins; an older one that was overtaken needs no answer."""
+
+    serial: int
+    vips: tuple[Vip, ...]  # sorted
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Announce these again, from the start of the schedule: neighbours may have learnt another's MAC."""
+
+    vips: tuple[Vip, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveGroup:
+    """Leave the group. `come_back`: join again as a newcomer (after an eviction); else the daemon is done."""
+
+    come_back: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Something to tell people: one log line, one entry of the history."""
+
+    what: str  # a word: `view`, `acquire`, `release`, `move`, `conflict`, `evict`, `settled`, `failed`, `diverged`, …
+    fields: tuple[tuple[str, str], ...]
+    vip: VipKey | None = None
+    node: NodeId | None = None
+
+
+Effect = Multicast | HoldExactly | Announce | LeaveGroup | Record

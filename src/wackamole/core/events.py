@@ -1,0 +1,101 @@
+"""What happened: everything the core is ever told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .messages import Message
+from .model import NodeId, NotEligible, View, ViewId, VipKey
+
+
+@dataclass(frozen=True, slots=True)
+class EngineJoined:
+    """The group engine is there; the first view follows."""
+
+    me: NodeId
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLost:
+    """The group engine is gone: hold nothing until there is a view again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ViewInstalled:
+    """The membership changed."""
+
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDelivered:
+    """A message was delivered, in the agreed order. `view` is the one it was sent in."""
+
+    sender: NodeId
+    view: ViewId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class KernelConfirmed:
+    """The kernel was read back after HoldExactly number `serial`: it has exactly `held` of ours; `refused` says why not."""
+
+    serial: int
+    held: tuple[VipKey, ...]  # sorted
+    refused: tuple[tuple[VipKey, str], ...]  # sorted
+
+
+@dataclass(frozen=True, slots=True)
+class EligibilityChanged:
+    """Links, interfaces or foreign addresses changed: the VIPs that this host cannot hold now, with the reason."""
+
+    ineligible: tuple[tuple[VipKey, NotEligible], ...]  # sorted
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRequested:
+    """An operator asks for VIPs to go to a node."""
+
+    keys: tuple[VipKey, ...]
+    to: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """An operator asks to drain a node or to take it back."""
+
+    node: NodeId
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveRequested:
+    """Hand everything over, then go (SIGTERM, `wackamole leave`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceRequested:
+    """An operator asks for a round of balancing now; operator moves lose their stickiness."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """A deadline was due; the time is `step`'s argument."""
+
+
+Event = (
+    EngineJoined
+    | EngineLost
+    | ViewInstalled
+    | MessageDelivered
+    | KernelConfirmed
+    | EligibilityChanged
+    | MoveRequested
+    | DrainRequested
+    | LeaveRequested
+    | BalanceRequested
+    | TimePassed
+)

@@ -1,0 +1,121 @@
+"""What members say to each other. wire.py turns these into bytes and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .model import NodeId, Report, Row, Vip, VipKey
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVip:
+    """A VIP of the sender's config or table, with the highest generation the sender knows of it."""
+
+    vip: Vip
+    generation: int
+    sticky: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StateMessage:
+    """Said once in every exchange: who I am, and what my kernel has or may have."""
+
+    round: int  # number of the exchange in this view, from 1
+    report: Report
+    known: tuple[KnownVip, ...]  # sorted by key
+    held: tuple[VipKey, ...]  # sorted
+    releasing: tuple[VipKey, ...]  # my kernel may still have these, but I am letting go
+    evicted: tuple[tuple[NodeId, int], ...]  # member and incarnation
+    blocked: tuple[tuple[VipKey, NodeId], ...] = ()  # what an evicted member without a fence may still serve
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Something of mine changed since my State."""
+
+    report: Report
+    new: tuple[Vip, ...] = ()  # definitions that a reload added
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One VIP, from `holder` (as of `generation`) to `to`; void if either is no longer so."""
+
+    key: VipKey
+    holder: NodeId
+    generation: int
+    to: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """These VIPs should go there; `operator`: a person wants it, and balance keeps off."""
+
+    moves: tuple[Move, ...]
+    operator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The kernel confirmed that I no longer hold these (key and the generation this answers)."""
+
+    released: tuple[tuple[VipKey, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """I was to hold this and my kernel refused."""
+
+    key: VipKey
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """I am alive and processing; what I had applied, and my table's digest then ("" during an exchange)."""
+
+    number: int
+    applied: int
+    digest: str
+    sent_ms: int  # the sender's CLOCK_BOOTTIME
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """From the representative when configs or placement versions differ: who takes which orphan."""
+
+    assigned: tuple[tuple[VipKey, int, NodeId], ...]  # key, generation, to
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """`node` has been silent; void if more than `heard` messages of it were delivered in this view before this."""
+
+    node: NodeId
+    incarnation: int
+    heard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """An operator's word about a node; `leaving`: the node's own, on its way out."""
+
+    node: NodeId
+    draining: bool
+    leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unstick:
+    """An operator asks for balance: operator moves lose their stickiness."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """From the representative after two exchanges in a row that digests forced: its rows, whole (hazard 22)."""
+
+    rows: tuple[Row, ...]
+
+
+Message = StateMessage | Attributes | Moves | Released | Failed | Beat | Assign | Evict | Drain | Unstick | Adopt

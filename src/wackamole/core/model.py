@@ -1,0 +1,209 @@
+"""The nouns: addresses, VIPs, members, views, the agreed table, and one member's state.
+
+Everything here is frozen and hashable, so that a state can be kept, compared and searched. Times are
+integer milliseconds of a monotonic clock and carry their unit in the name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NewType
+
+NodeId = NewType("NodeId", int)
+"""The group engine's number for a host: 1 … 2**32-1, unique in the cluster."""
+
+VipKey = NewType("VipKey", str)
+"""`name#digest`: a VIP as everybody knows it who has the same definition of it (hazard 8)."""
+
+PLACEMENT_VERSION = 1
+"""Raised at every change of placement's outcome; members that differ let one of them assign (hazard 9)."""
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """One address as the config has it. `interface` is "" (find it by subnet) or a name, possibly mapped per node."""
+
+    ip: str  # canonical text, IPv4 or IPv6
+    prefix: int
+    interface: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.ip}/{self.prefix}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Vip:
+    """The unit of placement: one or more addresses that move as one."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    key: VipKey = field(init=False, compare=False, repr=False, default=VipKey(""))
+    """Name and definition in one: members whose definitions differ have different keys. Computed once: it is hot."""
+
+    def __post_init__(self) -> None:
+        text = "|".join([self.name, *(f"{a.ip}/{a.prefix}%{a.interface}" for a in self.addresses)])
+        digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+        object.__setattr__(self, "key", VipKey(f"{self.name}#{digest}"))
+
+
+class Partition(Enum):
+    """What a component of a split cluster may do."""
+
+    COVER = "cover"  # every component covers all VIPs
+    MAJORITY = "majority"  # a component without more than half of the nodes holds nothing
+
+
+class Left(Enum):
+    """Why a member is no longer in the view."""
+
+    LEFT = "left"
+    PROCESS_DIED = "process died"
+    HOST_LOST = "host lost"
+
+
+class NotEligible(Enum):
+    """Why a member may not, or should rather not, hold a VIP. The first group forbids, the second only ranks (hazard 27)."""
+
+    UNKNOWN_VIP = "its config does not have this VIP"
+    NO_INTERFACE = "it has no interface for it"
+    LINK_DOWN = "the interface has no carrier"
+    FOREIGN_ADDRESS = "the address is configured there by somebody else"
+    REFUSED = "its kernel refused the address"
+    EVICTED = "it was evicted for its silence"
+    NO_MAJORITY = "its component has no majority"
+    RELEASING = "it is still letting go of it"
+    SAME_NAME = "another member has the same node name"
+    DRAINING = "it is being drained"
+
+    @property
+    def forbids(self) -> bool:
+        """True for hard reasons: a VIP is never placed there, and is let go where it is held."""
+        return self is not NotEligible.DRAINING
+
+
+class Cause(Enum):
+    """Why a row of the table changed last."""
+
+    NONE = "nothing yet"
+    FILL = "nobody held it"
+    HOST_LOST = "its host was lost"
+    PROCESS_DIED = "its daemon died"
+    LEFT = "its holder left"
+    EVICTED = "its holder was silent"
+    CLAIM = "its holder held it before the exchange"
+    CONFLICT = "two held it after a merge"
+    OPERATOR = "an operator moved it"
+    BALANCE = "balance"
+    DRAIN = "its holder is drained"
+    NOT_ELIGIBLE = "its holder is no longer eligible"
+    FAILED = "the kernel of its target refused it"
+    UNKNOWN = "no member's config has it any more"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ViewId:
+    """Equal at all members of a view and never reused. Corosync: representative and sequence number of the ring, and the
+    number of the group change within that ring. Spread: the group id's three numbers."""
+
+    node: int
+    seq: int
+    change: int
+
+    def __str__(self) -> str:
+        return f"{self.node:x}.{self.seq}.{self.change}"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Who can talk to each other, as the group engine says it."""
+
+    id: ViewId
+    members: tuple[NodeId, ...]  # ascending
+    joined: tuple[NodeId, ...]  # not in my previous view, or gone and back meanwhile; at my own first view: all members
+    left: tuple[tuple[NodeId, Left], ...]
+    direct: bool
+    """The engine vouches that whoever came along with me from my previous view delivered the same messages there
+    (hazard 2); False is always safe: it costs one round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What everybody knows of one VIP."""
+
+    key: VipKey
+    vip: Vip
+    holder: NodeId | None = None
+    target: NodeId | None = None
+    generation: int = 0  # raised at every change of holder or target (hazard 10)
+    releasing: tuple[
+        tuple[NodeId, int], ...
+    ] = ()  # losers of a conflict, not yet confirmed; and the generation they answer
+    previous: NodeId | None = None  # who handed it over: takes it back if the new holder's kernel refuses
+    sticky: bool = False  # an operator put it here: balance leaves it alone (hazard 26)
+    cause: Cause = Cause.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a member said of itself, last as delivered: placement reads nothing else (hazard 9)."""
+
+    node: NodeId
+    incarnation: int
+    name: str
+    known: tuple[VipKey, ...] = ()  # sorted
+    config_digest: str = ""
+    nodes: tuple[str, ...] = ()  # the node list of its config
+    placement_version: int = PLACEMENT_VERSION
+    weight: int = 1
+    mature: bool = False
+    draining: bool = False
+    leaving: bool = False
+    ineligible: tuple[tuple[VipKey, NotEligible], ...] = ()  # sorted by key
+    fenced: bool = False  # its kernel silences its VIPs by itself (hazard 7)
+    lease_ms: int = 0
+    component: int = 1  # members in its last settled view: the larger component wins a conflict
+    partition: Partition = Partition.COVER  # the policy of its config
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the core needs of the config. Lists of preferences are node names."""
+
+    node: str
+    nodes: tuple[str, ...]
+    vips: tuple[Vip, ...]
+    config_digest: str
+    prefer: tuple[tuple[VipKey, tuple[str, ...]], ...] = ()
+    weight: int = 1
+    partition: Partition = Partition.COVER
+    mature_ms: int = 5000
+    beat_ms: int = 100
+    evict_after_ms: int = 1500
+    balance_interval_ms: int = 4000
+    moves_per_round: int | None = None  # None: all
+    settle_ms: int = 10000
+    leave_ms: int = 3000
+    version: str = ""
+
+
+class Phase(Enum):
+    """Where this member stands."""
+
+    OFFLINE = "no group"
+    EXCHANGE = "exchanging state"
+    SETTLED = "settled"
+    GONE = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The agreed part: equal at all members of a settled view that delivered the same events."""
+
+    rows: tuple[Row, ...] = ()  # sorted by VIP key
+    reports: tuple[Report, ...] = ()  # sorted by node; of members of this view whose State was delivered
+    evicted: tuple[tuple[NodeId, int], ...] = ()  # node and incarnation

@@ -1,0 +1,77 @@
+"""One member's whole state: the agreed table, what it knows of its own kernel, and its timers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .messages import Message, StateMessage
+from .model import NodeId, NotEligible, Phase, Settings, Table, View, Vip, VipKey
+
+NOBODY = NodeId(0)
+"""No engine gives out 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message that was multicast in this view, and when: not repeated before its own delivery is overdue (hazard 21)."""
+
+    message: Message
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """My kernel refused a VIP: `generation` is still to be answered by Failed (None: it was), and when to try again."""
+
+    key: VipKey
+    generation: int | None
+    reason: str
+    count: int
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One member. `initial` makes one; only machine.step makes the next."""
+
+    settings: Settings
+    phase: Phase = Phase.OFFLINE
+    me: NodeId = NOBODY
+    incarnation: int = 0
+    view: View | None = None
+    table: Table = field(default_factory=Table)
+    component: int = 1  # members of my last settled view
+    exchange_round: int = 0  # of the last exchange in this view; 0: none was needed yet
+    statement: StateMessage | None = None  # what I say in the exchange that is open
+    applied: int = 0  # ordered messages, without beats, delivered in this view
+    recent: tuple[tuple[int, str], ...] = ()  # (applied, digest) of late, to compare beats with
+    heard: tuple[
+        tuple[NodeId, int, int], ...
+    ] = ()  # member, messages delivered from it in this view, when the last (ms)
+    said: tuple[Said, ...] = ()
+    # my own side
+    wanted: tuple[Vip, ...] = ()  # of the last HoldExactly
+    serial: int = 0  # of the last HoldExactly
+    may_hold: tuple[VipKey, ...] = ()  # my kernel may have these: confirmed, or asked for since
+    confirmed: tuple[VipKey, ...] = ()  # my kernel has these, by its last word
+    refusals: tuple[Refusal, ...] = ()
+    ineligible: tuple[tuple[VipKey, NotEligible], ...] = ()  # as my shell sees it now
+    fenced: bool = False
+    lease_ms: int = 0
+    mature: bool = False
+    draining: bool = False
+    leaving_since_ms: int | None = None
+    started_ms: int | None = None
+    beat_number: int = 0
+    next_beat_ms: int = 0
+    next_balance_ms: int = 0
+    member_since: tuple[
+        tuple[NodeId, int], ...
+    ] = ()  # when I first saw it, ms: `settle` is the representative's judgement
+    forced_ms: int | None = None  # when a digest forced the last exchange
+    divergences: int = 0  # forced exchanges in a row
+
+
+def initial(settings: Settings) -> State:
+    """A member that has not met its group yet."""
+    return State(settings=settings)

@@ -1,0 +1,1 @@
+"""Group engines behind one contract (contract.py): Corosync CPG and an in-process model of one."""
