@@ -327,7 +327,11 @@ class _Step:
         if not zero_rounds:
             self._open_exchange(1, stay)
             return
-        self.s = replace(self.s, component=len(view.members) - len(self.evicted))
+        self.s = replace(
+            self.s,
+            component=len(view.members) - len(self.evicted),
+            next_balance_ms=self.now_ms + self.s.settings.balance_interval_ms,
+        )
         self.reports = {n: r for n, r in self.reports.items() if n in stay}
         for row in list(self.rows.values()):
             self._without(row, stay, left)
@@ -394,7 +398,15 @@ class _Step:
         )
         self.rows, self.reports = {}, {}
         self.table_changed = True
-        self.s = replace(self.s, phase=Phase.EXCHANGE, exchange_round=number, statement=statement, said=(), recent=())
+        self.s = replace(
+            self.s,
+            phase=Phase.EXCHANGE,
+            exchange_round=number,
+            exchange_since_ms=self.now_ms,
+            statement=statement,
+            said=(),
+            recent=(),
+        )
 
     def _own_report(self) -> Report:
         """What I say of myself now."""
@@ -459,6 +471,8 @@ class _Step:
             heard_as = self.reports.get(node)
             if node in view.members and (heard_as is None or heard_as.incarnation == incarnation):
                 self._evict(node, incarnation)
+            if self.s.view is None:
+                return  # it was me
         self._complete_if_all()
 
     def _must_release(self, row: Row, node: NodeId) -> None:
@@ -522,7 +536,8 @@ class _Step:
         for row in list(self.rows.values()):
             self._put(replace(row, target=row.holder, generation=row.generation + 1))
         names = {r.name for r in self.reports.values()}
-        if all(set(r.nodes) <= names for r in self.reports.values()):
+        met = any(r.mature for r in self.reports.values())
+        if met or all(set(r.nodes) <= names for r in self.reports.values()):
             self._mature_all()
         self._record("settled", view=view.id, round=self.s.exchange_round, members=len(view.members))
         self._settle()
@@ -651,7 +666,15 @@ class _Step:
                     announce.append(row.vip)  # neighbours may have learnt the loser's MAC
                 handed_over = True
             elif row.holder == sender and row.target != sender and row.generation == generation:
-                self._put(replace(row, holder=row.target, generation=generation + 1, previous=sender))
+                self._put(
+                    replace(
+                        row,
+                        holder=row.target,
+                        generation=generation + 1,
+                        previous=sender,
+                        sticky=row.sticky and row.target is not None,
+                    )
+                )
                 handed_over = True
         if announce:
             self.effects.append(Announce(tuple(announce)))
@@ -705,7 +728,10 @@ class _Step:
         report = self.reports.get(message.node)
         if message.node not in view.members or message.node in self.evicted or message.node == sender:
             return
-        if heard[message.node] != message.heard:
+        if message.round:
+            if self.s.phase is not Phase.EXCHANGE or message.round != self.s.exchange_round or report is not None:
+                return  # its State was delivered meanwhile
+        elif heard[message.node] != message.heard:
             return  # something of it was delivered meanwhile (hazard 4)
         if report is not None and report.incarnation != message.incarnation:
             return
@@ -896,13 +922,14 @@ class _Step:
         s = self.s
         view = s.view
         if view is None or s.phase in (Phase.OFFLINE, Phase.GONE):
-            if s.leaving_since_ms is not None and s.phase is not Phase.GONE and not s.may_hold:
-                self.s = replace(s, phase=Phase.GONE)
-                self.effects.append(LeaveGroup(False, "asked to leave"))
+            self._leave_if_empty()
             return
         if self.now_ms >= s.next_beat_ms:
             self._beat()
             self._watch_for_silence()
+        if s.leaving_since_ms is not None and self._may_leave(s.leaving_since_ms):
+            self._go()
+            return
         if self.s.phase is Phase.EXCHANGE and self.s.me not in self.reports:
             if self.s.statement is not None:
                 self._say(self.s.statement)
@@ -916,10 +943,8 @@ class _Step:
             own = self._own_report()
             if replace(own, component=mine.component, mature=own.mature or mine.mature, leaving=mine.leaving) != mine:
                 self._say(Attributes(own, self._new_vips()))
-        if self.s.phase is Phase.SETTLED:
-            if self._first() == self.s.me:
-                self._represent()
-            self._leave_when_done()
+        if self.s.phase is Phase.SETTLED and self._first() == self.s.me:
+            self._represent()
 
     def _new_vips(self) -> tuple[Vip, ...]:
         return tuple(v for v in self.s.settings.vips if v.key not in self.rows)
@@ -940,10 +965,17 @@ class _Step:
         if self.now_ms - own_at > 3 * self.s.settings.beat_ms or not own_count:
             return
         for member, (count, at) in sorted(heard.items()):
-            if member == self.s.me or member in self.evicted or self.now_ms - at < patience_ms:
+            if member == self.s.me or member in self.evicted:
                 continue
             report = self.reports.get(member)
-            self._say(Evict(member, report.incarnation if report else 0, count))
+            if self.now_ms - at >= patience_ms:
+                self._say(Evict(member, report.incarnation if report else 0, count))
+            elif (
+                self.s.phase is Phase.EXCHANGE
+                and report is None
+                and self.now_ms - self.s.exchange_since_ms >= 2 * patience_ms
+            ):
+                self._say(Evict(member, 0, count, self.s.exchange_round))
 
     def _say_released(self) -> None:
         me = self.s.me
@@ -1020,23 +1052,25 @@ class _Step:
             if given:
                 self._say(Assign(tuple((k, self.rows[k].generation, n) for k, n in given)))
 
-    def _leave_when_done(self) -> None:
-        since = self.s.leaving_since_ms
-        if since is None:
-            return
+    def _may_leave(self, since_ms: int) -> bool:
+        """Whether everything was handed over that somebody else can take, or the time for it is over."""
+        if self.now_ms - since_ms >= self.s.settings.leave_ms:
+            return True
         mine = self.reports.get(self.s.me)
-        if mine is None or not mine.leaving:
-            busy = True
-        else:
-            busy = any(row.holder == self.s.me and self._can_go_elsewhere(row) for row in self.s.table.rows)
-        if busy and self.now_ms - since < self.s.settings.leave_ms:
-            return
+        if self.s.phase is not Phase.SETTLED or mine is None or not mine.leaving:
+            return False
+        return not any(row.holder == self.s.me and self._can_go_elsewhere(row) for row in self.s.table.rows)
+
+    def _go(self) -> None:
+        """Let go of everything; the group is left when the kernel has confirmed that."""
         self._record("leaving", held=len(self.s.may_hold))
         self._drop_group()
         self._freeze_table()
         self._want()
-        self.s = replace(self.s, leaving_since_ms=since)
-        if not self.s.may_hold:
+        self._leave_if_empty()
+
+    def _leave_if_empty(self) -> None:
+        if self.s.leaving_since_ms is not None and self.s.phase is not Phase.GONE and not self.s.may_hold:
             self.s = replace(self.s, phase=Phase.GONE)
             self.effects.append(LeaveGroup(False, "asked to leave"))
 

@@ -90,11 +90,13 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Evict:
-    """`node` has been silent; void if more than `heard` messages of it were delivered in this view before this."""
+    """`node` has been silent; void if more than `heard` messages of it were delivered in this view before this.
+    With a `round`: it beats, but has said no State in that exchange; void if it has meanwhile."""
 
     node: NodeId
     incarnation: int
     heard: int
+    round: int = 0
 
 
 @dataclass(frozen=True, slots=True)

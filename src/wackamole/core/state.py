@@ -42,6 +42,7 @@ class State:
     table: Table = field(default_factory=Table)
     component: int = 1  # members of my last settled view
     exchange_round: int = 0  # of the last exchange in this view; 0: none was needed yet
+    exchange_since_ms: int = 0
     statement: StateMessage | None = None  # what I say in the exchange that is open
     applied: int = 0  # ordered messages, without beats, delivered in this view
     recent: tuple[tuple[int, str], ...] = ()  # (applied, digest) of late, to compare beats with

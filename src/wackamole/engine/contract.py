@@ -50,6 +50,9 @@ Listener = Callable[[EngineEvent], None]
 
 PAYLOAD_BYTES_MAX = 1_000_000
 
+DISPATCH_BUDGET = 64
+"""Events handed over in one turn of the loop; the rest waits for the next."""
+
 
 class GroupEngine(Protocol):
     """A connection to the group. All calls and all callbacks happen on the thread of the asyncio loop."""

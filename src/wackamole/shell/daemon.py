@@ -1,0 +1,406 @@
+"""The daemon: one asyncio loop that carries events to the core and its effects to the engine, the kernel and the journal.
+
+Nothing is decided here. Every event goes through `Daemon.tell`, which runs `step` and performs what comes back, in
+order; an event that arrives while that happens waits its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, assert_never
+
+from .. import __version__, wire
+from ..config import Config, ConfigError, NodeConfig, find_self, load, settings_for
+from ..core import effects as do
+from ..core import events as ev
+from ..core.machine import next_deadline_ms, step
+from ..core.model import NodeId, NotEligible, Phase, VipKey
+from ..core.state import State, initial
+from ..engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
+from ..engine.corosync.adapter import CorosyncEngine
+from ..engine.corosync.managed import ManagedCorosync
+from .control import ControlServer, Refused
+from .journal import Journal
+from .kernel.kernel import Kernel
+from .notify import Notifier
+from .status import name_of, status_of
+
+COMMAND_SECONDS_MAX = 10.0
+"""How long a command waits for the group to carry it out before it says that it did not happen."""
+
+
+def now_ms() -> int:
+    """CLOCK_BOOTTIME: it goes on while the host sleeps, so a pause shows as a gap."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+class Daemon:
+    """One member. Made by `run`; everything below happens on its loop's thread."""
+
+    def __init__(self, config: Config, node: NodeConfig, journal: Journal) -> None:
+        self.config = config
+        self.journal = journal
+        self.state: State = initial(settings_for(config, node))
+        self.done: asyncio.Event = asyncio.Event()
+        self.failure: str | None = None
+        self._queue: deque[ev.Event] = deque()
+        self._busy = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms: int | None = None
+        self._since: dict[VipKey, float] = {}
+        self._changed: list[asyncio.Future[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._bad_messages = 0
+        self._notifier = Notifier()
+        self._ready = False
+        run_dir = Path(config.control.socket).parent
+        self.kernel = Kernel(
+            vips=self.state.settings.vips,
+            interfaces=dict(node.interfaces),
+            state_file=run_dir / "addresses.json",
+            on_confirmed=lambda serial, held, refused: self.tell(ev.KernelConfirmed(serial, held, refused)),
+            on_eligibility=lambda ineligible: self.tell(ev.EligibilityChanged(ineligible)),
+            on_record=lambda what, fields: self.journal.record(what, **fields),
+        )
+        self.engine: GroupEngine = engine_for(config, run_dir, journal)
+        self.control = ControlServer(
+            Path(config.control.socket), self.handle, read_only_for_others=config.control.read_only_for_others
+        )
+
+    # -- the loop's heart ---------------------------------------------------------------------------------------------
+
+    def tell(self, event: ev.Event) -> None:
+        """Hand an event to the core and do what it asks."""
+        self._queue.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._queue:
+                before = self.state
+                self.state, effects = step(before, self._queue.popleft(), now_ms())
+                for effect in effects:
+                    self._perform(effect)
+                if self.state.table is not before.table:
+                    self._table_changed(before)
+        finally:
+            self._busy = False
+        self._arm()
+
+    def _perform(self, effect: do.Effect) -> None:
+        match effect:
+            case do.Multicast():
+                self.engine.multicast(wire.encode(effect.view, effect.message))
+            case do.HoldExactly():
+                self.kernel.hold_exactly(effect.serial, effect.vips)
+            case do.Announce():
+                self.kernel.announce(effect.vips)
+            case do.LeaveGroup():
+                self._spawn(self._rejoin(effect.reason) if effect.come_back else self._finish())
+            case do.Record():
+                self._record(effect)
+            case _:
+                assert_never(effect)
+
+    def _record(self, effect: do.Record) -> None:
+        fields = dict(effect.fields)
+        if effect.vip is not None:
+            fields["vip"] = effect.vip.split("#")[0]
+        if effect.node is not None:
+            fields["node"] = name_of({r.node: r for r in self.state.table.reports}, effect.node) or ""
+        self.journal.record(effect.what, **fields)
+
+    def _table_changed(self, before: State) -> None:
+        """Keep each VIP's `since`, tell the history who moved, and wake those who wait for a fact."""
+        after = self.state
+        names = {r.node: r for r in (*before.table.reports, *after.table.reports)}
+        if after.phase is Phase.SETTLED:
+            old = {row.key: row.holder for row in before.table.rows} if before.phase is Phase.SETTLED else {}
+            for row in after.table.rows:
+                was = old.get(row.key)
+                if row.holder != was or row.key not in self._since:
+                    self._since[row.key] = time.time()
+                    if row.holder != was:
+                        self.journal.record(
+                            "moved",
+                            vip=row.vip.name,
+                            source=name_of(names, was) or "nobody",
+                            to=name_of(names, row.holder) or "nobody",
+                            cause=row.cause.value,
+                            view=str(after.view.id) if after.view else "-",
+                        )
+        for waiter in self._changed:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._changed.clear()
+        if after.phase is Phase.SETTLED and not self._ready:
+            self._ready = True
+            self._notifier.ready()
+        held = sum(1 for row in after.table.rows if row.holder == after.me)
+        self._notifier.status(f"{after.phase.value}; {held} of {len(after.table.rows)} addresses here")
+
+    def _arm(self) -> None:
+        due_ms = next_deadline_ms(self.state)
+        if due_ms == self._timer_ms:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_ms = due_ms
+        if due_ms is not None:
+            wait = max(0, due_ms - now_ms()) / 1000
+            self._timer = asyncio.get_running_loop().call_later(wait, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_ms = None
+        self._notifier.watchdog()
+        self.tell(ev.TimePassed())
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (wrong := task.exception()) is not None:
+            self.failure = f"{type(wrong).__name__}: {wrong}"
+            self.done.set()
+
+    # -- the engine -----------------------------------------------------------------------------------------------------
+
+    def on_engine(self, event: EngineEvent) -> None:
+        """Translate the engine's events; a payload that is no message of ours is counted and dropped."""
+        match event:
+            case Joined():
+                self.tell(ev.EngineJoined(event.me, event.incarnation))
+            case NewView():
+                self.tell(ev.ViewInstalled(event.view))
+            case Delivered():
+                try:
+                    view, message = wire.decode(event.payload)
+                except wire.WireError as wrong:
+                    self._bad_messages += 1
+                    if self._bad_messages < 10:
+                        self.journal.record("bad_message", sender=event.sender, reason=str(wrong))
+                    return
+                self.tell(ev.MessageDelivered(event.sender, view, message))
+            case Lost():
+                self.tell(ev.EngineLost(event.reason))
+            case _:
+                assert_never(event)
+
+    async def _rejoin(self, reason: str) -> None:
+        await self.engine.rejoin(reason)
+
+    async def _finish(self) -> None:
+        await self.engine.leave()
+        self.done.set()
+
+    # -- life -----------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Serve until asked to leave. Returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_leave)
+        await self.control.start()
+        await self.kernel.start()
+        await self.engine.start(self.on_engine)
+        gc.collect()
+        gc.freeze()  # a full collection of start-up's objects would be a pause in the middle of a take-over
+        self.journal.record(
+            "started", node=self.state.settings.node, cluster=self.config.cluster.name, version=__version__
+        )
+        await self.done.wait()
+        self._notifier.stopping()
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.kernel.close()
+        await self.control.close()
+        self.journal.record("stopped", reason=self.failure or "left")
+        if self.failure is not None:
+            print(f"wackamole: {self.failure}", file=sys.stderr)
+        return 1 if self.failure else 0
+
+    def _asked_to_leave(self) -> None:
+        self.journal.record("leave_requested")
+        self.tell(ev.LeaveRequested())
+
+    # -- the operator -----------------------------------------------------------------------------------------------------
+
+    async def handle(self, verb: str, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Answer one request of the control socket; raises Refused with a sentence for the operator."""
+        match verb:
+            case "status":
+                yield {"result": self.status()}
+            case "events":
+                async for record in self.journal.follow(follow=bool(request.get("follow"))):
+                    yield {"progress": record}
+                yield {"result": []}
+            case "move":
+                async for line in self._move(request):
+                    yield line
+            case "drain" | "resume":
+                async for line in self._drain(request, draining=verb == "drain"):
+                    yield line
+            case "balance":
+                self._need_group()
+                self.tell(ev.BalanceRequested())
+                yield {"result": {"asked": "balance"}}
+            case "leave":
+                self._asked_to_leave()
+                yield {"result": {"leaving": self.state.settings.node}}
+            case _:
+                raise Refused(f"there is no verb {verb!r}")
+
+    def status(self) -> dict[str, object]:
+        """The answer to `status`."""
+        warnings = []
+        if self.config.cluster.key_file is None:
+            warnings.append("the ring has no key: anybody on its network can join (see `wackamole keygen`)")
+        if self._bad_messages:
+            warnings.append(f"{self._bad_messages} messages could not be read")
+        return status_of(
+            self.state,
+            cluster=self.config.cluster.name,
+            version=__version__,
+            since=self._since,
+            kernel=self.kernel.held(),
+            engine=self.engine.describe(),
+            fence={"mode": "off", "note": "a killed or frozen daemon's addresses stay up until it is restarted"},
+            warnings=tuple(warnings),
+        )
+
+    def _need_group(self) -> None:
+        if self.state.phase is not Phase.SETTLED:
+            raise Refused(f"this node cannot do that now: it is {self.state.phase.value}; ask again in a moment")
+
+    def _node_called(self, name: object) -> NodeId:
+        wanted = name if isinstance(name, str) and name else self.state.settings.node
+        for report in self.state.table.reports:
+            if report.name == wanted:
+                return report.node
+        present = ", ".join(sorted(r.name for r in self.state.table.reports)) or "none"
+        if wanted in self.state.settings.nodes:
+            raise Refused(f"node {wanted} is not in the group now (members: {present})")
+        raise Refused(f"there is no node {wanted!r} (members: {present})")
+
+    async def _until(self, fact: Any) -> bool:
+        deadline = asyncio.get_running_loop().time() + COMMAND_SECONDS_MAX
+        while not fact():
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return False
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._changed.append(waiter)
+            await asyncio.wait({waiter}, timeout=left)
+        return True
+
+    async def _move(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        self._need_group()
+        to = self._node_called(request.get("node"))
+        wanted = request.get("vips")
+        if not isinstance(wanted, list) or not wanted:
+            raise Refused("name at least one VIP to move")
+        keys: list[VipKey] = []
+        for name in wanted:
+            found = [
+                row
+                for row in self.state.table.rows
+                if name in (row.vip.name, row.key) or any(name in (a.ip, str(a)) for a in row.vip.addresses)
+            ]
+            if not found:
+                raise Refused(f"there is no VIP {name!r}")
+            keys += [row.key for row in found if row.holder is not None] or [found[0].key]
+        facts = self._facts()
+        target = str(request.get("node"))
+        rows = {row.key: row for row in self.state.table.rows}
+        for key in keys:
+            why = facts.why_not(to, key)
+            if why is not None and (why.forbids or why is NotEligible.DRAINING):
+                raise Refused(f"{target} cannot take {key.split('#')[0]}: {why.value}")
+            if rows[key].holder is None:
+                raise Refused(f"{key.split('#')[0]} is held by nobody now; it goes to whoever may hold it")
+
+        def done() -> int:
+            return sum(1 for row in self.state.table.rows if row.key in keys and row.holder == to == row.target)
+
+        self.tell(ev.MoveRequested(tuple(keys), to))
+        over = await self._until(lambda: done() == len(keys))
+        if not over:
+            raise Refused(
+                f"only {done()} of {len(keys)} VIPs are on {target} after {COMMAND_SECONDS_MAX:.0f} s; see `status`"
+            )
+        yield {"result": {"moved": [k.split("#")[0] for k in keys], "to": target}}
+
+    def _facts(self) -> Any:
+        from ..core.placement import Placement
+
+        return Placement(
+            self.state.table.rows,
+            self.state.table.reports,
+            (n for n, _ in self.state.table.evicted),
+            dict(self.state.settings.prefer),
+        )
+
+    async def _drain(self, request: dict[str, Any], *, draining: bool) -> AsyncIterator[dict[str, Any]]:
+        self._need_group()
+        node = self._node_called(request.get("node"))
+        name = next(r.name for r in self.state.table.reports if r.node == node)
+        others = [r for r in self.state.table.reports if r.node != node and not r.draining]
+        if draining and not others and not request.get("force"):
+            raise Refused(f"{name} is the last member that is not drained; --force drains it all the same")
+
+        def is_so() -> bool:
+            return any(r.node == node and r.draining is draining for r in self.state.table.reports)
+
+        def left() -> int:
+            facts = self._facts()
+            return sum(
+                1
+                for row in self.state.table.rows
+                if row.holder == node
+                and (row.target != node or any(facts.why_not(n, row.key) is None for n in facts.candidates(row.key)))
+            )
+
+        held = sum(1 for row in self.state.table.rows if row.holder == node)
+        if not is_so():
+            self.tell(ev.DrainRequested(node, draining))
+        if not await self._until(lambda: is_so() and (not draining or left() == 0)):
+            raise Refused(
+                f"{name} still holds {left()} VIPs that should go after {COMMAND_SECONDS_MAX:.0f} s; see `status`"
+            )
+        yield {"result": {"node": name, "drain": draining, "vips_moved": held if draining else 0}}
+
+
+def engine_for(config: Config, run_dir: Path, journal: Journal) -> GroupEngine:
+    """The group engine that the config asks for."""
+    managed = None
+    if config.engine.managed:
+        managed = ManagedCorosync.from_config(config, run_dir)
+    return CorosyncEngine(f"wackamole/{config.cluster.name}", managed, on_record=journal.record)
+
+
+def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> int:
+    """`wackamole run`: 0 after a clean leave, 2 for an unusable config, 1 for a failure."""
+    try:
+        config = load(config_path)
+        node = find_self(config, node_name)
+    except ConfigError as wrong:
+        print(wrong, file=sys.stderr)
+        return 2
+    journal = Journal(verbose=verbose)
+
+    async def main() -> int:
+        return await Daemon(config, node, journal).run()
+
+    return asyncio.run(main())

@@ -1,0 +1,128 @@
+"""What `status` says: the agreed table and the kernel's truth, side by side, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..core.machine import agreement, representative
+from ..core.model import NodeId, Phase, Report, Row, VipKey
+from ..core.placement import Placement
+from ..core.state import State
+
+
+def name_of(reports: Mapping[NodeId, Report], node: NodeId | None) -> str | None:
+    """A node's name, or its engine number where its name is not known yet."""
+    if node is None:
+        return None
+    report = reports.get(node)
+    return report.name if report else f"#{node}"
+
+
+def status_of(
+    state: State,
+    *,
+    cluster: str,
+    version: str,
+    since: Mapping[VipKey, float],
+    kernel: tuple[VipKey, ...],
+    engine: Mapping[str, str],
+    fence: Mapping[str, str],
+    warnings: tuple[str, ...],
+) -> dict[str, object]:
+    """The whole answer of the verb `status`. `since`: wall clock of each VIP's last change of holder, seconds."""
+    reports = {r.node: r for r in state.table.reports}
+    facts = Placement(
+        state.table.rows, reports.values(), (n for n, _ in state.table.evicted), dict(state.settings.prefer)
+    )
+    rows = state.table.rows
+    mine = reports.get(state.me)
+    digest = mine.config_digest if mine else state.settings.config_digest
+    known = {v.key for v in state.settings.vips}
+    members = []
+    for node in state.view.members if state.view else ():
+        report = reports.get(node)
+        members.append(_member(node, report, rows, facts, digest))
+    vips = [_vip(row, reports, facts, since, kernel, state) for row in sorted(rows, key=lambda r: r.key)]
+    shown = {row.key for row in rows}
+    vips += [
+        _vip(Row(vip.key, vip), reports, facts, since, kernel, state)
+        for vip in state.settings.vips
+        if vip.key not in shown
+    ]
+    notes = list(warnings)
+    if not agreement(reports.values()):
+        differ = sorted(r.name for r in reports.values() if r.config_digest != digest)
+        notes.append(f"the config of {', '.join(differ)} differs from this node's")
+    notes += [
+        f"{row.key.split('#')[0]} is held by a definition that this node's config does not have"
+        for row in rows
+        if row.holder is not None and row.key not in known
+    ]
+    return {
+        "cluster": cluster,
+        "node": state.settings.node,
+        "version": version,
+        "phase": state.phase.value,
+        "view": {
+            "id": str(state.view.id) if state.view else None,
+            "representative": name_of(reports, representative(state)),
+            "members": members,
+        },
+        "vips": vips,
+        "absent": sorted(set(state.settings.nodes) - {r.name for r in reports.values()}),
+        "fence": dict(fence),
+        "engine": dict(engine),
+        "warnings": notes,
+    }
+
+
+def _member(
+    node: NodeId, report: Report | None, rows: tuple[Row, ...], facts: Placement, digest: str
+) -> dict[str, object]:
+    evicted = node not in facts.reports and report is not None
+    reasons = sorted({why.value for _, why in report.ineligible}) if report else ["its state has not arrived yet"]
+    return {
+        "id": node,
+        "name": report.name if report else f"#{node}",
+        "weight": report.weight if report else 0,
+        "eligible": report is not None and not reasons and not report.draining and not evicted,
+        "reasons": reasons,
+        "drain": bool(report and report.draining),
+        "leaving": bool(report and report.leaving),
+        "mature": bool(report and report.mature),
+        "config_agrees": bool(report and report.config_digest == digest),
+        "version": report.version if report else "",
+        "vips": sum(1 for row in rows if row.holder == node),
+    }
+
+
+def _vip(
+    row: Row,
+    reports: Mapping[NodeId, Report],
+    facts: Placement,
+    since: Mapping[VipKey, float],
+    kernel: tuple[VipKey, ...],
+    state: State,
+) -> dict[str, object]:
+    note = ""
+    if row.releasing:
+        note = "being let go of by " + ", ".join(name_of(reports, n) or "?" for n, _ in row.releasing)
+    elif row.holder is None and state.phase is Phase.SETTLED:
+        reasons = {r.name: facts.why_not(n, row.key) for n, r in facts.reports.items()}
+        said = [f"{name}: {why.value}" for name, why in reasons.items() if why is not None]
+        immature = not any(r.mature for r in reports.values())
+        note = "; ".join(said) if said else ("the cluster has not matured yet" if immature else "")
+    return {
+        "name": row.vip.name,
+        "key": row.key,
+        "addresses": [str(a) for a in row.vip.addresses],
+        "holder": name_of(reports, row.holder),
+        "target": name_of(reports, row.target),
+        "generation": row.generation,
+        "moving": row.holder != row.target or bool(row.releasing),
+        "pinned_by_operator": row.sticky,
+        "since": since.get(row.key),
+        "cause": row.cause.value,
+        "here": row.key in kernel,
+        "note": note,
+    }

@@ -1,0 +1,176 @@
+"""Stories in text files (tests/scenarios/*.txt): commands, a line of dashes, and what the members then say and do.
+
+    WACKAMOLE_REWRITE=1 pytest tests/core/test_scenarios.py     writes the outcomes anew; explain the diff in the commit
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wackamole.core import events as ev
+from wackamole.core.invariants import every_address_is_held_once, no_address_is_held_twice, settled_members_agree
+from wackamole.core.model import Address, NodeId, NotEligible, Partition, Settings, Vip, VipKey
+from wackamole.sim.world import World
+
+FOLDER = Path(__file__).parent.parent / "scenarios"
+STORIES = sorted(FOLDER.glob("*.txt"))
+
+
+class Story:
+    """One world, told what to do line by line."""
+
+    def __init__(self) -> None:
+        self.world = World({})
+        self.world.log = []
+        self.ids: dict[str, NodeId] = {}
+        self.vips: dict[str, Vip] = {}
+
+    def do(self, line: str) -> None:
+        verb, *words = line.split()
+        getattr(self, f"do_{verb.replace('-', '_')}")(*words)
+        no_address_is_held_twice(self.world)
+        settled_members_agree(self.world)
+
+    def do_cluster(self, *words: str) -> None:
+        options = dict(w.split("=", 1) for w in words)
+        names = options["nodes"].split(",")
+        for i, text in enumerate(options["vips"].split(",")):
+            self.vips[text] = Vip(text, (Address(f"192.0.2.{i + 1}", 32),))
+        prefer = {}
+        for word in options.get("prefer", "").split(";"):
+            if word:
+                name, nodes = word.split(":")
+                prefer[self.vips[name].key] = tuple(nodes.split("+"))
+        for i, name in enumerate(names):
+            self.ids[name] = NodeId(i + 1)
+            self.world.settings[NodeId(i + 1)] = Settings(
+                node=name,
+                nodes=tuple(names),
+                vips=tuple(self.vips.values()),
+                config_digest="one",
+                prefer=tuple(sorted(prefer.items())),
+                partition=Partition(options.get("partition", "cover")),
+                mature_ms=int(options.get("mature", "5000")),
+                settle_ms=int(options.get("settle", "10000")),
+            )
+
+    def do_config(self, name: str, *words: str) -> None:
+        options = dict(w.split("=", 1) for w in words)
+        changes: dict[str, object] = {"config_digest": options.get("digest", "two")}
+        if "vips" in options:
+            chosen = []
+            for text in options["vips"].split(","):
+                label, _, like = text.partition("@")
+                base = self.vips[like or label]
+                chosen.append(base if not like else Vip(label, base.addresses))
+            changes["vips"] = tuple(chosen)
+        if "node" in options:
+            changes["node"] = options["node"]
+        self.world.with_settings(self.ids[name], **changes)
+
+    def do_start(self, *names: str) -> None:
+        for name in names:
+            self.world.power_on(self.ids[name])
+
+    def do_crash(self, name: str) -> None:
+        self.world.crash(self.ids[name])
+
+    def do_kill(self, name: str) -> None:
+        self.world.kill(self.ids[name])
+
+    def do_split(self, *groups: str) -> None:
+        self.world.partition([[self.ids[n] for n in g.split(",")] for g in groups])
+
+    def do_heal(self) -> None:
+        self.world.partition([self.ids.values()])
+
+    def do_run(self) -> None:
+        self.world.run()
+
+    def do_deliver(self, name: str, count: str = "1") -> None:
+        for _ in range(int(count)):
+            self.world.deliver(self.ids[name])
+
+    def do_drain_queue(self, name: str) -> None:
+        while self.world.network.pending(self.ids[name]):
+            self.world.deliver(self.ids[name])
+
+    def do_kernel(self, name: str) -> None:
+        self.world.run_kernel(self.ids[name])
+
+    def do_pass(self, ms: str) -> None:
+        self.world.pass_time(int(ms))
+
+    def do_refuse(self, name: str, *vips: str) -> None:
+        self.world.members[self.ids[name]].refusing = tuple(self.vips[v].key for v in vips)
+
+    def do_ineligible(self, name: str, *reasons: str) -> None:
+        pairs: list[tuple[VipKey, NotEligible]] = []
+        for text in reasons:
+            vip, why = text.split("=")
+            pairs.append((self.vips[vip].key, NotEligible[why]))
+        self.world.set_ineligible(self.ids[name], pairs)
+
+    def do_move(self, vip: str, to: str, _at: str, asked: str) -> None:
+        self.world.tell(self.ids[asked], ev.MoveRequested((self.vips[vip].key,), self.ids[to]))
+
+    def do_drain(self, name: str) -> None:
+        self.world.tell(self.ids[name], ev.DrainRequested(self.ids[name], True))
+
+    def do_resume(self, name: str) -> None:
+        self.world.tell(self.ids[name], ev.DrainRequested(self.ids[name], False))
+
+    def do_leave(self, name: str) -> None:
+        self.world.tell(self.ids[name], ev.LeaveRequested())
+
+    def do_check(self) -> None:
+        every_address_is_held_once(self.world)
+
+    def do_who(self) -> None:
+        for name, node in self.ids.items():
+            if node in self.world.members:
+                held = " ".join(k.split("#")[0] for k in self.world.members[node].kernel) or "nothing"
+                self.world.say(f"{name} has {held}")
+
+
+def play(text: str) -> str:
+    """Run a story and return it with the outcomes as they are now."""
+    story = Story()
+    out: list[str] = []
+    for block in text.strip().split("\n\n"):
+        lines = block.splitlines()
+        commands = lines[: lines.index("----")] if "----" in lines else lines
+        for line in commands:
+            out.append(line)
+            if line and not line.startswith("#"):
+                story.do(line)
+        assert story.world.log is not None
+        if story.world.log or "----" in lines:
+            out.append("----")
+            out += story.world.log
+        story.world.log.clear()
+        out.append("")
+    return "\n".join(out).rstrip() + "\n"
+
+
+@pytest.mark.parametrize("path", STORIES, ids=[p.stem for p in STORIES])
+def test_story(path: Path) -> None:
+    text = path.read_text()
+    outcome = play(text)
+    if os.environ.get("WACKAMOLE_REWRITE"):
+        path.write_text(outcome)
+    assert outcome == text
+
+
+@pytest.mark.parametrize("seed", ["1", "77"])
+def test_stories_do_not_depend_on_the_hash_seed(seed: str) -> None:
+    code = "import sys; from tests.core.test_scenarios import STORIES, play\nfor p in STORIES: sys.stdout.write(play(p.read_text()))"
+    here = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join([str(here), str(here / "src")])}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "".join(p.read_text() for p in STORIES)
