@@ -1,0 +1,250 @@
+"""Corosync CPG behind the contract of a group engine.
+
+The connection's descriptor is read by the loop, at most DISPATCH_BUDGET callbacks a turn. When Corosync is gone
+everything is dropped (Lost), and the connection is tried again with a growing pause; a private Corosync is started
+again by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections import deque
+from typing import Protocol
+
+from ..contract import DISPATCH_BUDGET, PAYLOAD_BYTES_MAX, Joined, Listener, Lost
+from .cmap import read_numbers
+from .conf import timings
+from .cpg import TRY_AGAIN, Connection, CpgError, Process
+from .managed import CorosyncRefused, ManagedCorosync
+from .membership import Membership, payload_frame
+
+RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.02, 2.0
+OUTBOX_MAX = 4096
+"""Frames that wait for Corosync to take them; beyond that it is as good as dead."""
+OUTBOX_RETRY_SECONDS = 0.005
+HELLO_AGAIN_SECONDS = 0.5
+WELCOME_SECONDS_MAX = 5.0
+"""A newcomer whom nobody welcomes starts over: the members that CPG names may be dead (hazard 13)."""
+
+TIMERS = ("token", "consensus", "join", "merge")
+
+
+class Recorder(Protocol):
+    """Where facts for people go."""
+
+    def __call__(self, what: str, **fields: object) -> None: ...
+
+
+class CorosyncEngine:
+    """A member of one CPG group. `managed`: the private Corosync to run, or None to join the host's own."""
+
+    def __init__(self, group: str, managed: ManagedCorosync | None, *, on_record: Recorder) -> None:
+        self._group = group
+        self._managed = managed
+        self._record = on_record
+        self._listener: Listener | None = None
+        self._connection: Connection | None = None
+        self._membership: Membership | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._outbox: deque[bytes] = deque()
+        self._outbox_timer: asyncio.TimerHandle | None = None
+        self._hello_timer: asyncio.TimerHandle | None = None
+        self._hello_since = 0.0
+        self._more = False
+        self._joined = False
+        self._timers: dict[str, int] = {}
+        self._reconnects = 0
+
+    # -- the contract -----------------------------------------------------------------------------------------------------
+
+    async def start(self, listener: Listener) -> None:
+        """Begin to connect, and go on trying. Raises CorosyncRefused if this host cannot run it at all."""
+        self._listener = listener
+        if self._managed is not None:
+            await self._managed.ensure()
+        self._connect_again()
+
+    def multicast(self, payload: bytes) -> None:
+        """Queue a payload; dropped while not a member."""
+        if len(payload) > PAYLOAD_BYTES_MAX:
+            raise ValueError(f"a payload of {len(payload)} bytes is larger than {PAYLOAD_BYTES_MAX}")
+        if self._joined:
+            self._send(payload_frame(payload))
+
+    async def rejoin(self, reason: str) -> None:
+        """Leave and join again with a new incarnation."""
+        self._goodbye()
+        self._lost(reason)
+
+    async def leave(self) -> None:
+        """Say goodbye; a private Corosync is stopped."""
+        self._listener = None
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        self._goodbye()
+        self._drop()
+        if self._managed is not None:
+            await self._managed.stop()
+
+    def describe(self) -> dict[str, str]:
+        """Facts for `status`."""
+        facts = {"type": "corosync", "managed": "yes" if self._managed else "no"}
+        facts["state"] = "joined" if self._joined else "connecting"
+        if self._managed is not None:
+            facts["adopted"] = "yes" if self._managed.adopted else "no"
+        if self._membership is not None and self._membership.ring is not None:
+            facts["ring"] = f"{self._membership.ring[0]:x}.{self._membership.ring[1]}"
+        facts |= {key: f"{value} ms" for key, value in self._timers.items()}
+        facts["reconnects"] = str(self._reconnects)
+        return facts
+
+    # -- connecting ---------------------------------------------------------------------------------------------------------
+
+    def _connect_again(self) -> None:
+        if self._connecting is None and self._listener is not None:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        pause = RETRY_SECONDS_MIN
+        last = ""
+        while self._connection is None:
+            try:
+                self._open()
+            except CpgError as wrong:
+                if str(wrong) != last:
+                    last = str(wrong)
+                    self._record("engine_unreachable", reason=last)
+            else:
+                break
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, RETRY_SECONDS_MAX)
+            if self._managed is not None and self._managed.running() is None:
+                try:
+                    await self._managed.ensure()
+                except CorosyncRefused as wrong:
+                    self._record("engine_refused", reason=str(wrong))
+        self._connecting = None
+        self._read_timers()
+
+    def _open(self) -> None:
+        connection = Connection(self._group)
+        try:
+            connection.join()
+        except CpgError:
+            connection.close()
+            raise
+        self._connection = connection
+        self._membership = Membership(
+            Process(connection.nodeid, os.getpid()),
+            secrets.randbits(64),
+            founders_count=lambda: 1 + secrets.randbits(30),
+            send=self._send,
+        )
+        self._hello_since = asyncio.get_running_loop().time()
+        asyncio.get_running_loop().add_reader(connection.fd, self._readable)
+        self._hello_timer = asyncio.get_running_loop().call_later(HELLO_AGAIN_SECONDS, self._hello_again)
+
+    def _read_timers(self) -> None:
+        """What Corosync really runs with; a difference to what was asked for is told."""
+        found = read_numbers(tuple(f"runtime.config.totem.{t}" for t in TIMERS))
+        self._timers = {key.rpartition(".")[2]: value for key, value in found.items()}
+        if self._managed is None:
+            return
+        asked = timings(self._managed.detection_ms, self._managed.links)
+        for name in TIMERS:
+            if name in self._timers and self._timers[name] != getattr(asked, name):
+                self._record("engine_timing_differs", timer=name, asked=getattr(asked, name), runs=self._timers[name])
+
+    def _hello_again(self) -> None:
+        self._hello_timer = None
+        if self._membership is None or self._joined:
+            return
+        now = asyncio.get_running_loop().time()
+        if now - self._hello_since > WELCOME_SECONDS_MAX:
+            self._goodbye()
+            self._lost("nobody in the group welcomed this member")
+            return
+        if self._membership.waits_for_welcome:
+            self._membership.hello()
+        self._hello_timer = asyncio.get_running_loop().call_later(HELLO_AGAIN_SECONDS, self._hello_again)
+
+    # -- the connection's life --------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        self._more = False
+        for _ in range(DISPATCH_BUDGET):
+            connection, membership = self._connection, self._membership
+            if connection is None or membership is None:
+                return
+            try:
+                callback = connection.dispatch_one()
+            except CpgError as wrong:
+                self._lost(str(wrong))
+                return
+            if callback is None:
+                return
+            for event in membership.take(callback):
+                if isinstance(event, Joined):
+                    self._joined = True
+                if self._listener is not None:
+                    self._listener(event)
+                if self._membership is not membership:
+                    return
+        if not self._more:
+            self._more = True
+            asyncio.get_running_loop().call_soon(self._readable)
+
+    def _send(self, frame: bytes) -> None:
+        if len(self._outbox) >= OUTBOX_MAX:
+            self._lost(f"Corosync took none of the last {OUTBOX_MAX} messages")
+            return
+        self._outbox.append(frame)
+        if self._outbox_timer is None:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._outbox_timer = None
+        connection = self._connection
+        while self._outbox and connection is not None:
+            try:
+                connection.multicast(self._outbox[0])
+            except CpgError as wrong:
+                if wrong.code == TRY_AGAIN:
+                    loop = asyncio.get_running_loop()
+                    self._outbox_timer = loop.call_later(OUTBOX_RETRY_SECONDS, self._flush)
+                    return
+                self._lost(str(wrong))
+                return
+            self._outbox.popleft()
+
+    def _goodbye(self) -> None:
+        if self._connection is not None:
+            try:
+                self._connection.leave()
+            except CpgError as wrong:
+                self._record("engine_leave_failed", reason=str(wrong))
+
+    def _drop(self) -> None:
+        for timer in (self._outbox_timer, self._hello_timer):
+            if timer is not None:
+                timer.cancel()
+        self._outbox_timer = self._hello_timer = None
+        self._outbox.clear()
+        if self._connection is not None:
+            asyncio.get_running_loop().remove_reader(self._connection.fd)
+            self._connection.close()
+        self._connection = self._membership = None
+        self._joined = False
+
+    def _lost(self, reason: str) -> None:
+        """Everything of this membership is void; tell once, then try again."""
+        if self._connection is None:
+            return
+        self._drop()
+        self._reconnects += 1
+        if self._listener is not None:
+            self._listener(Lost(reason))
+        self._connect_again()

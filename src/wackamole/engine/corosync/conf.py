@@ -1,0 +1,127 @@
+"""The private Corosync's configuration, written from ours (corosync.conf(5)). Times are milliseconds.
+
+Detection of a dead host takes about token + consensus, so both are derived from the one number that people set;
+docs/decisions/0002-corosync-timings.md has the measurements.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+
+CONSENSUS_MIN_MS = 50
+KEY_BYTES = 256
+LINKS_MAX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RingNode:
+    """One host of the ring; `addresses` are its links, in order."""
+
+    name: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Totem's timers."""
+
+    token: int
+    consensus: int
+    join: int
+    merge: int
+    knet_ping_interval: int
+    knet_ping_timeout: int
+    knet_pong_count: int
+
+
+def timings(detection_ms: int, links: int) -> Timings:
+    """Derive the timers. With one link a cut must never mark the link down, because a link that was down needs over a
+    second to be up again; with more, a dead link must be noticed within the token time."""
+    consensus = max(CONSENSUS_MIN_MS, detection_ms * 24 // 100)
+    token = max(50, detection_ms * 8 // 10)
+    join = max(30, min(50, consensus * 6 // 10))
+    merge = max(50, min(200, detection_ms // 5))
+    if links == 1:
+        return Timings(token, consensus, join, merge, 1000, 600_000, 1)
+    interval = max(20, token // 8)
+    return Timings(token, consensus, join, merge, interval, interval * 3, 1)
+
+
+def node_id(address: str) -> int:
+    """A node's number: its first IPv4 address as 32 bits, or a hash of its IPv6 address; never 0. It depends on nothing
+    else in the config, so that adding a node renumbers nobody."""
+    ip = ipaddress.ip_address(address)
+    if ip.version == 4:
+        return int(ip)
+    return int.from_bytes(hashlib.blake2b(ip.packed, digest_size=4).digest()) | 1
+
+
+def derived_key(secret: bytes) -> bytes:
+    """Corosync wants 1024 to 4096 bytes of key (or exactly what crypto needs); ours may have any length ≥ 16."""
+    return hashlib.shake_256(b"wackamole corosync key v1\0" + secret).digest(KEY_BYTES)
+
+
+def corosync_conf(
+    cluster: str,
+    nodes: tuple[RingNode, ...],
+    detection_ms: int,
+    *,
+    key_file: str | None,
+    log_file: str,
+    state_dir: str,
+    port: int = 5405,
+) -> str:
+    """The text of corosync.conf. The same on all nodes of one config, but for the paths."""
+    links = min(len(n.addresses) for n in nodes)
+    t = timings(detection_ms, links)
+    crypto = "aes256" if key_file else "none"
+    digest = "sha256" if key_file else "none"
+    lines = [
+        "# Written by wackamole at every start from its own config; changes here are lost.",
+        "system {",
+        f"    state_dir: {state_dir}",
+        "    allow_knet_handle_fallback: yes",
+        "}",
+        "totem {",
+        "    version: 2",
+        f"    cluster_name: {cluster}",
+        "    transport: knet",
+        f"    token: {t.token}",
+        "    token_coefficient: 0",
+        f"    consensus: {t.consensus}",
+        f"    join: {t.join}",
+        f"    merge: {t.merge}",
+        f"    crypto_cipher: {crypto}",
+        f"    crypto_hash: {digest}",
+    ]
+    if key_file:
+        lines.append(f"    keyfile: {key_file}")
+    for link in range(links):
+        lines += [
+            "    interface {",
+            f"        linknumber: {link}",
+            f"        mcastport: {port + 2 * link}",
+            f"        knet_ping_interval: {t.knet_ping_interval}",
+            f"        knet_ping_timeout: {t.knet_ping_timeout}",
+            f"        knet_pong_count: {t.knet_pong_count}",
+            "    }",
+        ]
+    lines += ["}", "nodelist {"]
+    for node in nodes:
+        lines += ["    node {", f"        name: {node.name}", f"        nodeid: {node_id(node.addresses[0])}"]
+        lines += [f"        ring{i}_addr: {a}" for i, a in enumerate(node.addresses[:links])]
+        lines += ["    }"]
+    lines += [
+        "}",
+        "logging {",
+        "    to_stderr: no",
+        "    to_syslog: no",
+        "    to_logfile: yes",
+        f"    logfile: {log_file}",
+        "    timestamp: hires",
+        "}",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,237 @@
+"""The private Corosync: written, started, adopted, stopped.
+
+It outlives the daemon: a killed daemon must look like a dead process to its peers, not like a dead host (hazard 30).
+So it runs in a session of its own and, under systemd, in a unit of its own; the next daemon adopts it if it runs with
+the config that would be written now. A clean leave stops it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from .conf import RingNode, corosync_conf, derived_key
+
+STOP_SECONDS_MAX = 5.0
+SYSTEMD = Path("/run/systemd/system")
+
+
+class CorosyncRefused(Exception):
+    """Corosync cannot be run here; the sentence says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process of ours: its id and when it started, so that a recycled id is never signalled."""
+
+    pid: int
+    started: str
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return start_time(self.pid) == self.started
+
+
+def start_time(pid: int) -> str | None:
+    """The kernel's start time of a process (proc(5), field 22), or None if there is none or it is a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
+
+
+def answers() -> bool:
+    """Whether any Corosync serves CPG in this network namespace (its socket is abstract)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        s.settimeout(0.5)
+        try:
+            s.connect(b"\0cpg")
+        except OSError:
+            return False
+        return True
+
+
+class ManagedCorosync:
+    """One private Corosync. `directory` (0700) has its files; `state_dir` its ring numbers, which must persist."""
+
+    def __init__(
+        self,
+        cluster: str,
+        nodes: tuple[RingNode, ...],
+        detection_ms: int,
+        *,
+        secret: bytes | None,
+        directory: Path,
+        state_dir: Path,
+        program: str = "corosync",
+    ) -> None:
+        self.cluster = cluster
+        self._nodes = nodes
+        self.detection_ms = detection_ms
+        self._secret = secret
+        self._directory = directory
+        self._state_dir = state_dir
+        self._program = program
+        self.adopted = False
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def links(self) -> int:
+        """Links of the ring: as many as the node with the fewest addresses has."""
+        return min(len(n.addresses) for n in self._nodes)
+
+    @property
+    def _note(self) -> Path:
+        return self._directory / "running.json"
+
+    def running(self) -> tuple[Running, str] | None:
+        """Our process and the digest of the config that it runs with, if it lives."""
+        try:
+            note = json.loads(self._note.read_text())
+            process = Running(int(note["pid"]), str(note["started"]))
+            digest = str(note["config"])
+        except (OSError, ValueError, KeyError):
+            return None
+        return (process, digest) if process.alive() else None
+
+    def _write(self) -> str:
+        """Write key and config; return the config's digest."""
+        for folder in (self._directory, self._state_dir):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key_file = None
+        if self._secret is not None:
+            key_file = self._directory / "authkey"
+            _write_private(key_file, derived_key(self._secret))
+        text = corosync_conf(
+            self.cluster,
+            self._nodes,
+            self.detection_ms,
+            key_file=str(key_file) if key_file else None,
+            log_file=str(self._directory / "corosync.log"),
+            state_dir=str(self._state_dir),
+        )
+        _write_private(self._directory / "corosync.conf", text.encode())
+        return hashlib.blake2b(text.encode() + (self._secret or b""), digest_size=16).hexdigest()
+
+    async def ensure(self) -> None:
+        """Have it running with this config. Raises CorosyncRefused."""
+        found = self.running()
+        digest = await asyncio.to_thread(self._write)
+        if found is not None and found[1] == digest:
+            self.adopted = True
+            return
+        if found is not None:
+            await self.stop()
+        elif answers():
+            raise CorosyncRefused(
+                "another Corosync runs on this host, and a host can run only one."
+                " If nobody needs it (Debian's package starts one at installation):"
+                " `systemctl disable --now corosync`. If something does: set `managed = false` under [engine]"
+                " to join it."
+            )
+        self.adopted = False
+        await self._start(digest)
+
+    async def _start(self, digest: str) -> None:
+        conf = str(self._directory / "corosync.conf")
+        command = [self._program, "-f", "-c", conf]
+        if SYSTEMD.is_dir():
+            pid = await self._start_unit(command)
+        else:
+            log = os.open(self._directory / "corosync.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                child = await asyncio.to_thread(
+                    lambda: subprocess.Popen(
+                        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+                    )
+                )
+            except FileNotFoundError:
+                raise CorosyncRefused(
+                    f"the program {self._program!r} is not installed; install the package corosync"
+                ) from None
+            finally:
+                os.close(log)
+            self._child = child  # kept, so that its end is reaped
+            pid = child.pid
+        started = start_time(pid)
+        if started is None:
+            raise CorosyncRefused(f"Corosync did not start: {self.last_words()}")
+        note = {"pid": pid, "started": started, "config": digest}
+        _write_private(self._note, json.dumps(note).encode())
+
+    async def _start_unit(self, command: list[str]) -> int:
+        unit = f"wackamole-corosync-{hashlib.blake2b(self.cluster.encode(), digest_size=4).hexdigest()}.service"
+        run = await asyncio.create_subprocess_exec(
+            "systemd-run",
+            "--quiet",
+            "--collect",
+            f"--unit={unit}",
+            f"--description=Corosync of the wackamole cluster {self.cluster}",
+            *command,
+            stderr=subprocess.PIPE,
+        )
+        _, err = await run.communicate()
+        if run.returncode:
+            raise CorosyncRefused(f"systemd-run could not start Corosync: {err.decode(errors='replace').strip()}")
+        show = await asyncio.create_subprocess_exec(
+            "systemctl", "show", "--property=MainPID", "--value", unit, stdout=subprocess.PIPE
+        )
+        out, _ = await show.communicate()
+        return int(out.decode().strip() or "0")
+
+    def last_words(self) -> str:
+        """The last lines of what Corosync wrote, for an error's sentence."""
+        words: list[str] = []
+        for name in ("corosync.err", "corosync.log"):
+            try:
+                lines = (self._directory / name).read_text(errors="replace").splitlines()
+            except OSError:
+                continue
+            words += [line for line in lines if "error" in line.lower() or name.endswith(".err")][-3:]
+        return " / ".join(w.strip() for w in words if w.strip())[-500:] or "it wrote nothing"
+
+    async def stop(self) -> None:
+        """Stop it, and wait until it is gone; does nothing if it is not ours or does not run."""
+        found = self.running()
+        if found is None:
+            return
+        process = found[0]
+        loop = asyncio.get_running_loop()
+        gone: asyncio.Future[None] = loop.create_future()
+        try:
+            fd = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            return
+        try:
+            loop.add_reader(fd, lambda: None if gone.done() else gone.set_result(None))
+            if process.alive():
+                signal.pidfd_send_signal(fd, signal.SIGTERM)
+            try:
+                await asyncio.wait_for(asyncio.shield(gone), STOP_SECONDS_MAX)
+            except TimeoutError:
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                await gone
+        finally:
+            loop.remove_reader(fd)
+            os.close(fd)
+        self._note.unlink(missing_ok=True)
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file of mode 0600, whole or not at all."""
+    draft = path.with_name(path.name + ".new")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+    os.replace(draft, path)
