@@ -1,0 +1,54 @@
+"""Asking the daemon: a plain blocking socket, so that `status` starts fast."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+ANSWER_SECONDS_MAX = 30.0
+
+
+class NotReachable(Exception):
+    """No daemon answers; the sentence says where it was looked for."""
+
+
+class Refused(Exception):
+    """The daemon said no; the sentence says why."""
+
+
+def ask(path: str, verb: str, **arguments: object) -> Any:
+    """Ask and return the result; progress is passed over."""
+    for kind, said in converse(path, verb, **arguments):
+        if kind == "result":
+            return said
+    raise NotReachable(f"the daemon on {path} closed the connection without an answer")
+
+
+def converse(path: str, verb: str, *, patient: bool = False, **arguments: object) -> Iterator[tuple[str, Any]]:
+    """Ask, and yield ("progress", …) and at last ("result", …). `patient`: wait for ever between answers."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        s.settimeout(ANSWER_SECONDS_MAX)
+        try:
+            s.connect(path)
+        except OSError as wrong:
+            raise NotReachable(
+                f"no daemon answers on {path} ({wrong.strerror}); is it running? `systemctl status wackamole`"
+            ) from None
+        if patient:
+            s.settimeout(None)
+        s.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+        with s.makefile("rb") as answers:
+            try:
+                for line in answers:
+                    said = json.loads(line)
+                    if "progress" in said:
+                        yield "progress", said["progress"]
+                    elif said.get("ok"):
+                        yield "result", said.get("result")
+                        return
+                    else:
+                        raise Refused(str(said.get("error")))
+            except TimeoutError:
+                raise NotReachable(f"the daemon on {path} has not answered for {ANSWER_SECONDS_MAX:.0f} s") from None

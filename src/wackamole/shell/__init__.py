@@ -1,0 +1,1 @@
+"""The part that acts: loop, kernel, control socket, journal."""

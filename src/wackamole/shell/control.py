@@ -1,0 +1,149 @@
+"""The control socket: one JSON object per line, asked and answered.
+
+    request   {"verb": "move", "vips": ["web-1"], "node": "b"}                    at most REQUEST_BYTES_MAX
+    answers   {"progress": …}*  then  {"ok": true, "result": …}  or  {"ok": false, "error": "a sentence"}
+
+The kernel says who asks (SO_PEERCRED). Root, the daemon's own user and the group `wackamole` may everything; others may
+read if the config allows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import json
+import os
+import pwd
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+REQUEST_BYTES_MAX = 65536
+CLIENTS_MAX = 32
+REQUEST_SECONDS_MAX = 10.0
+READ_ONLY = frozenset({"status", "events"})
+GROUP = "wackamole"
+
+Handler = Callable[[str, dict[str, Any]], AsyncIterator[dict[str, Any]]]
+
+
+class Refused(Exception):
+    """A request that cannot be carried out; the sentence is the operator's answer."""
+
+
+class ControlServer:
+    """Serves the socket for one daemon."""
+
+    def __init__(self, path: Path, handler: Handler, *, read_only_for_others: bool) -> None:
+        self._path = path
+        self._handler = handler
+        self._read_only_for_others = read_only_for_others
+        self._server: asyncio.Server | None = None
+        self._clients = 0
+
+    async def start(self) -> None:
+        """Listen. Raises Refused if another daemon does already, or the path cannot be used."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            if self._path.is_socket():
+                if _answers(self._path):
+                    raise Refused(f"another daemon listens on {self._path} already")
+                self._path.unlink()
+            old = os.umask(0o177)
+            try:
+                self._server = await asyncio.start_unix_server(
+                    self._serve, path=str(self._path), limit=REQUEST_BYTES_MAX
+                )
+            finally:
+                os.umask(old)
+            group = _group_id()
+            if group is not None and os.geteuid() == 0:
+                os.chown(self._path, -1, group)
+            os.chmod(self._path, 0o666 if self._read_only_for_others else 0o660)
+        except OSError as wrong:
+            raise Refused(f"the control socket {self._path} cannot be made: {wrong.strerror or wrong}") from None
+
+    async def close(self) -> None:
+        """Stop listening and remove the socket."""
+        if self._server is not None:
+            self._server.close()
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients += 1
+        try:
+            if self._clients > CLIENTS_MAX:
+                await _answer(writer, {"ok": False, "error": f"more than {CLIENTS_MAX} clients at once"})
+                return
+            await self._converse(reader, writer)
+        except (ConnectionError, BrokenPipeError):
+            pass  # the client went away: its affair
+        finally:
+            self._clients -= 1
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await asyncio.wait_for(reader.readline(), REQUEST_SECONDS_MAX)
+        except TimeoutError:
+            return
+        except ValueError:
+            await _answer(writer, {"ok": False, "error": f"a request has at most {REQUEST_BYTES_MAX} bytes"})
+            return
+        if not line:
+            return
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
+                raise ValueError("a request is an object with a text `verb`")
+        except (ValueError, RecursionError) as wrong:
+            await _answer(writer, {"ok": False, "error": f"this is no request: {wrong}"})
+            return
+        verb = request["verb"]
+        if verb not in READ_ONLY and not _may_command(writer):
+            await _answer(writer, {"ok": False, "error": f"only root and the group {GROUP} may {verb[:40]}"})
+            return
+        try:
+            async for said in self._handler(verb, request):
+                await _answer(writer, said if "progress" in said else {"ok": True, **said})
+        except Refused as no:
+            await _answer(writer, {"ok": False, "error": str(no)})
+
+
+async def _answer(writer: asyncio.StreamWriter, said: dict[str, Any]) -> None:
+    writer.write(json.dumps(said, separators=(",", ":")).encode() + b"\n")
+    await writer.drain()
+
+
+def _may_command(writer: asyncio.StreamWriter) -> bool:
+    sock = writer.get_extra_info("socket")
+    _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid in (0, os.geteuid()):
+        return True
+    group = _group_id()
+    if group is None:
+        return False
+    try:
+        return group == gid or group in os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+    except KeyError:
+        return False
+
+
+def _group_id() -> int | None:
+    try:
+        return grp.getgrnam(GROUP).gr_gid
+    except KeyError:
+        return None
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        try:
+            s.connect(str(path))
+        except OSError:
+            return False
+        return True

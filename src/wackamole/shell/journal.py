@@ -1,0 +1,74 @@
+"""What people read: one line per event, `event key=value …`, on stderr and in a bounded history."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+
+HISTORY_MAX = 1000
+FOLLOWER_BACKLOG_MAX = 1000
+WARNINGS = frozenset(
+    {"conflict", "evict", "failed", "diverged", "adopted", "engine_lost", "bad_message", "engine_refused"}
+)
+
+Entry = dict[str, object]
+
+
+def line(what: str, fields: Mapping[str, object]) -> str:
+    """`event key=value`; values with blanks or quotes are quoted."""
+    return " ".join([what, *(f"{k}={_quoted(str(v))}" for k, v in fields.items())])
+
+
+def _quoted(text: str) -> str:
+    if text and all(c.isprintable() and c not in ' "=' for c in text):
+        return text
+    clean = "".join(c if c.isprintable() else "?" for c in text)
+    return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+class Journal:
+    """The daemon's log. Under systemd lines carry their priority (sd-daemon(3))."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._verbose = verbose
+        self._systemd = "JOURNAL_STREAM" in os.environ
+        self._history: deque[Entry] = deque(maxlen=HISTORY_MAX)
+        self._followers: set[asyncio.Queue[Entry]] = set()
+        self._number = 0
+
+    def record(self, what: str, **fields: object) -> None:
+        """Write one event down."""
+        self._number += 1
+        entry: Entry = {
+            "number": self._number,
+            "time": time.time(),
+            "monotonic": time.monotonic(),
+            "event": what,
+            **{k: str(v) for k, v in fields.items()},
+        }
+        self._history.append(entry)
+        for follower in self._followers:
+            if not follower.full():
+                follower.put_nowait(entry)
+        if self._systemd:
+            prefix = "<4>" if what in WARNINGS else "<6>"
+        else:
+            prefix = time.strftime("%H:%M:%S", time.localtime()) + f".{int(time.time() * 1000) % 1000:03} "
+        sys.stderr.write(prefix + line(what, fields) + "\n")
+
+    async def follow(self, *, follow: bool) -> AsyncIterator[Entry]:
+        """The history, oldest first; then, if asked, what comes. A reader who is too slow misses some."""
+        queue: asyncio.Queue[Entry] = asyncio.Queue(FOLLOWER_BACKLOG_MAX)
+        if follow:
+            self._followers.add(queue)
+        try:
+            for entry in tuple(self._history):
+                yield entry
+            while follow:
+                yield await queue.get()
+        finally:
+            self._followers.discard(queue)

@@ -1,0 +1,148 @@
+"""Telling neighbours where an address is: gratuitous ARP (RFC 5227, RFC 826) and unsolicited neighbour advertisements
+(RFC 4861, 7.2.6).
+
+Two ARP forms are sent, because Linux ignores an update of an entry younger than a second (locktime) unless it is a
+request with sender = target, or a reply whose target hardware address equals the sender's. The schedule repeats: 8 ms
+because a fresh IPv6 address joins its solicited-node group a moment later; 1.1 s and 3 s because the old owner's last
+frame may have come after ours, within the second in which entries are locked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+SCHEDULE_MS = (0, 8, 100, 300, 1100, 3000)
+FRAMES_PER_TURN = 100
+ETH_BROADCAST = b"\xff" * 6
+ALL_NODES = socket.inet_pton(socket.AF_INET6, "ff02::1")
+ALL_NODES_MAC = b"\x33\x33\0\0\0\1"
+ND_OVERRIDE = 0x20000000
+
+
+def gratuitous_arp(mac: bytes, ip: bytes, *, reply: int) -> bytes:
+    """An ARP frame with sender = target = `ip`; `reply` 1: request form, 2: reply form with target MAC = sender MAC."""
+    target = mac if reply == 2 else b"\0" * 6
+    header = struct.pack("!HHBBH", 1, 0x0800, 6, 4, reply)
+    return ETH_BROADCAST + mac + b"\x08\x06" + header + mac + ip + target + ip + b"\0" * 18
+
+
+def neighbour_advertisement(mac: bytes, ip: bytes) -> bytes:
+    """An unsolicited neighbour advertisement to all nodes, with override and the target's link-layer address."""
+    body = struct.pack("!BBHI", 136, 0, 0, ND_OVERRIDE) + ip + b"\x02\x01" + mac
+    total = sum(struct.unpack("!36H", ip + ALL_NODES + struct.pack("!II", len(body), 58) + body))
+    total = (total >> 16) + (total & 0xFFFF)
+    total += total >> 16
+    checksum = struct.pack("!H", ~total & 0xFFFF)
+    header = struct.pack("!IHBB", 0x60000000, len(body), 58, 255) + ip + ALL_NODES
+    return ALL_NODES_MAC + mac + b"\x86\xdd" + header + body[:2] + checksum + body[4:]
+
+
+def frames(mac: bytes, ip: bytes) -> tuple[bytes, ...]:
+    """All frames that announce one address once."""
+    if len(ip) == 4:
+        return gratuitous_arp(mac, ip, reply=1), gratuitous_arp(mac, ip, reply=2)
+    return (neighbour_advertisement(mac, ip),)
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """An address on an interface whose MAC is `mac`."""
+
+    ip: bytes
+    interface: str
+    mac: bytes
+
+
+class Sender:
+    """Packet sockets, one per interface, opened when first needed. Used from one thread."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[str, socket.socket] = {}
+
+    def send(self, announcement: Announcement) -> str | None:
+        """Send its frames once. Returns why it could not, or None."""
+        try:
+            s = self._sockets.get(announcement.interface)
+            if s is None:
+                s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+                s.bind((announcement.interface, 0))
+                s.setblocking(False)
+                self._sockets[announcement.interface] = s
+            for frame in frames(announcement.mac, announcement.ip):
+                s.send(frame)
+        except OSError as wrong:
+            broken = self._sockets.pop(announcement.interface, None)
+            if broken is not None:
+                broken.close()
+            return f"{announcement.interface}: {wrong.strerror}"
+        return None
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for s in self._sockets.values():
+            s.close()
+        self._sockets.clear()
+
+
+class Announcer:
+    """Repeats announcements on the loop. Before each frame it looks again whether the address is still held (hazard 18)."""
+
+    def __init__(self, sender: Sender, still: Callable[[Announcement], bool]) -> None:
+        self._sender = sender
+        self._still = still
+        self._due: dict[Announcement, int] = {}  # the next index of SCHEDULE_MS
+        self._timers: set[asyncio.TimerHandle] = set()
+        self.sent = 0
+        self.failed = 0
+
+    def announce(self, announcements: Iterable[Announcement], *, first: int = 0) -> None:
+        """Start (or start over) at index `first` of the schedule; 1: the first was sent already."""
+        fresh = tuple(announcements)
+        for a in fresh:
+            self._due[a] = first
+        base = SCHEDULE_MS[first]
+        for index in range(first, len(SCHEDULE_MS)):
+            delay_ms = SCHEDULE_MS[index] - (base if first == 0 else 0)
+            self._later(delay_ms / 1000, fresh, index)
+
+    def cancel(self, announcements: Iterable[Announcement]) -> None:
+        """Say nothing more about these."""
+        for a in announcements:
+            self._due.pop(a, None)
+
+    def _later(self, seconds: float, batch: tuple[Announcement, ...], index: int) -> None:
+        handle: asyncio.TimerHandle
+
+        def fire() -> None:
+            self._timers.discard(handle)
+            self._send(batch, index)
+
+        handle = asyncio.get_running_loop().call_later(seconds, fire)
+        self._timers.add(handle)
+
+    def _send(self, batch: tuple[Announcement, ...], index: int) -> None:
+        now, rest = batch[:FRAMES_PER_TURN], batch[FRAMES_PER_TURN:]
+        for a in now:
+            if self._due.get(a, len(SCHEDULE_MS)) > index or not self._still(a):
+                continue  # released, or started over and already further
+            if self._sender.send(a) is None:
+                self.sent += 1
+            else:
+                self.failed += 1
+            self._due[a] = index + 1
+            if index + 1 == len(SCHEDULE_MS):
+                self._due.pop(a, None)
+        if rest:
+            self._later(0, rest, index)
+
+    def close(self) -> None:
+        """Cancel everything."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._due.clear()
+        self._sender.close()

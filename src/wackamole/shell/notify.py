@@ -1,0 +1,50 @@
+"""Telling systemd how it goes (sd_notify(3)), without its library: one datagram per fact."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+
+class Notifier:
+    """Talks to $NOTIFY_SOCKET, or to nobody. The watchdog is petted at most every quarter of its time."""
+
+    def __init__(self) -> None:
+        path = os.environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + path[1:] if path.startswith("@") else path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) if path else None
+        microseconds = os.environ.get("WATCHDOG_USEC", "")
+        mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._watchdog_seconds = int(microseconds) / 4e6 if microseconds.isdigit() and mine else None
+        self._petted = 0.0
+        self._last_status = ""
+
+    def _send(self, text: str) -> None:
+        if self._socket is None:
+            return
+        try:
+            self._socket.sendto(text.encode(), socket.MSG_DONTWAIT, self._address)
+        except OSError:
+            self._socket.close()
+            self._socket = None  # nobody listens any more; that must not stop us
+
+    def ready(self) -> None:
+        """The daemon is a settled member."""
+        self._send("READY=1")
+
+    def stopping(self) -> None:
+        """The daemon is on its way out."""
+        self._send("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`."""
+        if text != self._last_status:
+            self._last_status = text
+            self._send(f"STATUS={text}")
+
+    def watchdog(self) -> None:
+        """The loop still turns."""
+        if self._watchdog_seconds is not None and time.monotonic() - self._petted >= self._watchdog_seconds:
+            self._petted = time.monotonic()
+            self._send("WATCHDOG=1")
