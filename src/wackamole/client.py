@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 ANSWER_SECONDS_MAX = 30.0
@@ -18,15 +18,17 @@ class Refused(Exception):
     """The daemon said no; the sentence says why."""
 
 
-def ask(path: str, verb: str, **arguments: object) -> Any:
+def ask(path: str, verb: str, arguments: Mapping[str, object] | None = None) -> Any:
     """Ask and return the result; progress is passed over."""
-    for kind, said in converse(path, verb, **arguments):
+    for kind, said in converse(path, verb, arguments):
         if kind == "result":
             return said
     raise NotReachable(f"the daemon on {path} closed the connection without an answer")
 
 
-def converse(path: str, verb: str, *, patient: bool = False, **arguments: object) -> Iterator[tuple[str, Any]]:
+def converse(
+    path: str, verb: str, arguments: Mapping[str, object] | None = None, *, patient: bool = False
+) -> Iterator[tuple[str, Any]]:
     """Ask, and yield ("progress", …) and at last ("result", …). `patient`: wait for ever between answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
         s.settimeout(ANSWER_SECONDS_MAX)
@@ -38,7 +40,7 @@ def converse(path: str, verb: str, *, patient: bool = False, **arguments: object
             ) from None
         if patient:
             s.settimeout(None)
-        s.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+        s.sendall(json.dumps({**(arguments or {}), "verb": verb}).encode() + b"\n")
         with s.makefile("rb") as answers:
             try:
                 for line in answers:

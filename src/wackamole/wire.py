@@ -16,7 +16,7 @@ from typing import Any, get_args
 import msgspec
 
 from .core import messages as say
-from .core.model import Address, Vip, ViewId
+from .core.model import Address, ViewId, Vip
 from .engine.contract import PAYLOAD_BYTES_MAX
 
 VERSION = 1

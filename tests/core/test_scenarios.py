@@ -1,6 +1,6 @@
 """Stories in text files (tests/scenarios/*.txt): commands, a line of dashes, and what the members then say and do.
 
-    WACKAMOLE_REWRITE=1 pytest tests/core/test_scenarios.py     writes the outcomes anew; explain the diff in the commit
+WACKAMOLE_REWRITE=1 pytest tests/core/test_scenarios.py     writes the outcomes anew; explain the diff in the commit
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class ControlServer:
         try:
             request = json.loads(line)
             if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
-                raise ValueError("a request is an object with a text `verb`")
+                raise ValueError("a request is an object with a text `verb`")  # noqa: TRY004
         except (ValueError, RecursionError) as wrong:
             await _answer(writer, {"ok": False, "error": f"this is no request: {wrong}"})
             return

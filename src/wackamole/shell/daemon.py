@@ -6,6 +6,7 @@ order; an event that arrives while that happens waits its turn.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import signal
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, assert_never
 
-from .. import __version__, wire
+from .. import __version__, keys, wire
 from ..config import Config, ConfigError, NodeConfig, find_self, load, settings_for
 from ..core import effects as do
 from ..core import events as ev
@@ -25,10 +26,12 @@ from ..core.model import NodeId, NotEligible, Phase, VipKey
 from ..core.state import State, initial
 from ..engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
 from ..engine.corosync.adapter import CorosyncEngine
-from ..engine.corosync.managed import ManagedCorosync
+from ..engine.corosync.conf import RingNode
+from ..engine.corosync.cpg import LibraryMissing
+from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync
 from .control import ControlServer, Refused
 from .journal import Journal
-from .kernel.kernel import Kernel
+from .kernel.kernel import Kernel, KernelRefused
 from .notify import Notifier
 from .status import name_of, status_of
 
@@ -64,7 +67,6 @@ class Daemon:
         self.kernel = Kernel(
             vips=self.state.settings.vips,
             interfaces=dict(node.interfaces),
-            state_file=run_dir / "addresses.json",
             on_confirmed=lambda serial, held, refused: self.tell(ev.KernelConfirmed(serial, held, refused)),
             on_eligibility=lambda ineligible: self.tell(ev.EligibilityChanged(ineligible)),
             on_record=lambda what, fields: self.journal.record(what, **fields),
@@ -386,7 +388,14 @@ def engine_for(config: Config, run_dir: Path, journal: Journal) -> GroupEngine:
     """The group engine that the config asks for."""
     managed = None
     if config.engine.managed:
-        managed = ManagedCorosync.from_config(config, run_dir)
+        managed = ManagedCorosync(
+            config.cluster.name,
+            tuple(RingNode(n.name, n.addresses) for n in config.nodes),
+            config.engine.detection_ms,
+            secret=keys.read(Path(config.cluster.key_file)) if config.cluster.key_file else None,
+            directory=run_dir / "corosync",
+            state_dir=Path("/var/lib/wackamole/corosync"),
+        )
     return CorosyncEngine(f"wackamole/{config.cluster.name}", managed, on_record=journal.record)
 
 
@@ -403,4 +412,28 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
     async def main() -> int:
         return await Daemon(config, node, journal).run()
 
-    return asyncio.run(main())
+    try:
+        return asyncio.run(main())
+    except (Refused, CorosyncRefused, KernelRefused, keys.KeyRefused, LibraryMissing) as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        return 1
+    except PermissionError as no:
+        print(
+            f"wackamole: the kernel refused ({no.strerror}): the daemon needs CAP_NET_ADMIN and CAP_NET_RAW",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def main() -> None:
+    """`python -m wackamole.shell.daemon`: what `wackamole run` becomes, so that the daemon's process stays light."""
+    parser = argparse.ArgumentParser(prog="wackamole run")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--node")
+    parser.add_argument("--verbose", action="store_true")
+    given = parser.parse_args()
+    sys.exit(run(given.config, given.node, verbose=given.verbose))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,10 +8,9 @@ back and reports on the loop. Links, carriers and addresses are watched on the l
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
-import json
 import os
+import re
 import socket
 import threading
 import time
@@ -19,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from pathlib import Path
 
 from ...core.model import Address, NotEligible, Vip, VipKey
 from .announce import Announcement, Announcer, Sender
@@ -28,9 +26,16 @@ from .rtnl import IFF_LOOPBACK, RTM_DELADDR, RTM_DELLINK, Link, NetlinkError, No
 PUT_BACK_MAX, PUT_BACK_SECONDS = 10, 10.0
 """A VIP that somebody keeps removing is put back at most this often in this time; then it is refused."""
 
+LINUX_MIN = (5, 18)
+"""The first that keeps IFA_PROTO."""
+
 Confirmed = Callable[[int, tuple[VipKey, ...], tuple[tuple[VipKey, str], ...]], None]
 Eligibility = Callable[[tuple[tuple[VipKey, NotEligible], ...]], None]
 Recorded = Callable[[str, dict[str, str]], None]
+
+
+class KernelRefused(Exception):
+    """This kernel cannot do what is needed; the sentence says what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +125,13 @@ class Surroundings:
 class Keeper:
     """The worker thread: it alone adds and removes addresses."""
 
-    def __init__(self, state_file: Path | None) -> None:
-        self._state_file = state_file
+    def __init__(self) -> None:
         self._rtnl: Rtnl | None = None
         self._sender = Sender()
         self._wake = threading.Condition()
         self._job: Job | None = None
         self._stopped = False
         self._thread: threading.Thread | None = None
-        self._remembered: set[tuple[bytes, int, int]] = set()
         self.held_now: frozenset[Placed] = frozenset()
         """What is (about to be) held, as of this moment: whoever announces looks here first."""
 
@@ -164,14 +167,13 @@ class Keeper:
             if job is None:
                 return
             done(self.apply(job))
-            self._remember()
 
     def apply(self, job: Job) -> Outcome:
         """Make it so, and read back."""
         assert self._rtnl is not None
         before = self._rtnl.addresses()
-        ours = {a for a in before if a.ours or (a.ip, a.prefix, a.index) in self._remembered}
-        foreign = {a.ip: a for a in before if a not in ours}
+        ours = {a for a in before if a.ours}
+        foreign = {a.ip: a for a in before if not a.ours}
         refused = dict(job.refused)
         names = {index: name for index, name, _ in job.macs}
         wanted: dict[Placed, VipKey] = {}
@@ -182,8 +184,7 @@ class Keeper:
                 refused[key] = f"{_text(taken)} is already configured on {where} by somebody else"
             else:
                 wanted |= dict.fromkeys(placed, key)
-        present = {_tagged(a) for a in ours}
-        drop, add = plan(present, wanted.keys(), present)
+        drop, add = plan(ours, wanted.keys(), ours)
         self.held_now = frozenset(wanted)
         if drop:
             self._rtnl.delete(drop)
@@ -200,14 +201,10 @@ class Keeper:
         for announcement in news:
             self._sender.send(announcement)
         announced_at = time.monotonic()
-        after = {_tagged(a) for a in self._rtnl.addresses() if a.ours or (a.ip, a.prefix, a.index) in self._remembered}
-        if any(not a.ours for a in before) and not after & set(add) and add and not failed:
-            # a kernel that does not keep the tag: what was acknowledged counts, and is remembered in the state file
-            after |= set(add)
+        after = {a for a in self._rtnl.addresses() if a.ours}
         held = tuple(
             sorted(key for key, placed in job.wanted if key not in refused and all(a in after for a in placed))
         )
-        self._remembered = {(a.ip, a.prefix, a.index) for a in after if a in wanted}
         return Outcome(
             job.serial,
             held,
@@ -219,32 +216,6 @@ class Keeper:
             (announced_at - job.asked_at) * 1000,
         )
 
-    def recall(self, links: Iterable[Link]) -> None:
-        """Read the state file of a former run: for kernels that do not keep our tag."""
-        if self._state_file is None:
-            return
-        try:
-            entries = json.loads(self._state_file.read_text())
-            indexes = {link.name: link.index for link in links}
-            self._remembered = {(packed(ip), int(p), indexes[name]) for ip, p, name in entries if name in indexes}
-        except (OSError, ValueError, TypeError):
-            self._remembered = set()
-
-    def _remember(self) -> None:
-        if self._state_file is None:
-            return
-        entries = [
-            [socket.inet_ntop(socket.AF_INET if len(ip) == 4 else socket.AF_INET6, ip), prefix, _name(index)]
-            for ip, prefix, index in sorted(self._remembered)
-        ]
-        draft = self._state_file.with_name(self._state_file.name + ".new")
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            os.write(fd, json.dumps(entries).encode())
-        finally:
-            os.close(fd)
-        os.replace(draft, self._state_file)
-
 
 class Kernel:
     """Addresses, announcements and surroundings of this host; all calls on the loop's thread."""
@@ -254,14 +225,13 @@ class Kernel:
         *,
         vips: tuple[Vip, ...],
         interfaces: Mapping[str, str],
-        state_file: Path | None,
         on_confirmed: Confirmed,
         on_eligibility: Eligibility,
         on_record: Recorded,
     ) -> None:
         self._vips = vips
         self._around = Surroundings(interfaces)
-        self._keeper = Keeper(state_file)
+        self._keeper = Keeper()
         self._on_confirmed = on_confirmed
         self._on_eligibility = on_eligibility
         self._on_record = on_record
@@ -278,12 +248,17 @@ class Kernel:
         self._last: Outcome | None = None
 
     async def start(self) -> None:
-        """Open the sockets, remove what a former run left behind, and say once what this host can hold."""
+        """Open the sockets, remove what a former run left behind, and say once what this host can hold. Raises
+        KernelRefused on a kernel that would not keep our tag."""
+        if _release() < LINUX_MIN:
+            raise KernelRefused(
+                f"Linux {os.uname().release} is too old: it does not keep the tag that tells our addresses from others';"
+                f" at least {LINUX_MIN[0]}.{LINUX_MIN[1]} is needed"
+            )
         self._loop = asyncio.get_running_loop()
         self._watch = Notifications()
         self._look = Rtnl()
         links = self._look.links()
-        self._keeper.recall(links)
         self._around.read(links, self._look.addresses())
         self._keeper.start(lambda outcome: self._call(self._done, outcome))
         self._loop.add_reader(self._watch.fileno(), self._on_notice)
@@ -411,7 +386,7 @@ class Kernel:
                     else:
                         self._around.foreign.add(placed)
                 case Placed() as placed:
-                    lost = lost or (notice.kind == RTM_DELADDR and _tagged(placed) in self._keeper.held_now)
+                    lost = lost or (notice.kind == RTM_DELADDR and placed in self._keeper.held_now)
         self._say_eligibility()
         if lost:
             self._restore()
@@ -437,19 +412,11 @@ class Kernel:
             self._on_eligibility(reasons)
 
 
-def _tagged(address: Placed) -> Placed:
-    return address if address.ours else Placed(address.ip, address.prefix, address.index)
-
-
 def _text(address: Placed) -> str:
     family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
     return f"{socket.inet_ntop(family, address.ip)}/{address.prefix}"
 
 
-def _name(index: int) -> str:
-    try:
-        return socket.if_indextoname(index)
-    except OSError as wrong:
-        if wrong.errno not in (errno.ENXIO, errno.ENODEV):
-            raise
-        return ""
+def _release() -> tuple[int, int]:
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

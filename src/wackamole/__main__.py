@@ -1,0 +1,5 @@
+"""`python -m wackamole`."""
+
+from .cli import main
+
+main()

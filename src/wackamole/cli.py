@@ -1,0 +1,439 @@
+"""The command line. Exit codes: 0 done, 1 failure, 2 wrong usage or config.
+
+Only what a verb needs is imported, and only when it runs: `status` is typed at three in the morning.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+
+SOCKET = "/run/wackamole/control.sock"
+CONFIG = Path("/etc/wackamole/wackamole.toml")
+
+app = typer.Typer(
+    name="wackamole",
+    help="N-way fail-over for IP addresses in a cluster.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SocketOption = Annotated[str, typer.Option("--socket", envvar="WACKAMOLE_SOCKET", help="The daemon's control socket.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"wackamole {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version_asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """N-way fail-over for IP addresses in a cluster."""
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Turn the daemon's refusals into one sentence and exit code 1."""
+    from .client import NotReachable, Refused
+
+    try:
+        yield
+    except (NotReachable, Refused) as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def _print_json(what: Any) -> None:
+    print(json.dumps(what, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")] = CONFIG,
+    node: Annotated[str | None, typer.Option("--node", help="Which node this is, if it cannot be found out.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
+) -> None:
+    """Run the daemon in the foreground. SIGTERM hands every VIP over, then exits."""
+    command = [sys.executable, "-m", "wackamole.shell.daemon", "--config", str(config)]
+    if node is not None:
+        command += ["--node", node]
+    if verbose:
+        command.append("--verbose")
+    sys.stdout.flush()
+    os.execv(sys.executable, command)  # noqa: S606 - the daemon's process has nothing of the command line in it
+
+
+@app.command()
+def check(
+    config: Annotated[Path, typer.Argument(help="The configuration file.")] = CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Validate a configuration file: all problems at once, each with its place."""
+    from .config import ConfigError, load
+    from .keys import KeyRefused, read
+
+    problems: tuple[str, ...] = ()
+    notes: list[str] = []
+    try:
+        found = load(config)
+    except ConfigError as wrong:
+        problems = wrong.problems
+    else:
+        if found.cluster.key_file is None:
+            notes.append("no key_file: anybody on the ring's network can join it; `wackamole keygen` makes a key")
+        else:
+            try:
+                read(Path(found.cluster.key_file))
+            except KeyRefused as no:
+                notes.append(f"on this host, {no}")
+    if as_json:
+        _print_json({"file": str(config), "problems": list(problems), "notes": notes})
+    elif problems:
+        print("\n".join(problems), file=sys.stderr)
+    else:
+        print(f"{config}: {len(found.nodes)} nodes, {len(found.vips)} VIPs, digest {found.digest}")
+        for note in notes:
+            print(f"note: {note}")
+    if problems:
+        raise typer.Exit(2)
+
+
+@app.command()
+def status(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
+    """Show who holds what: the agreed table, and this host's kernel."""
+    from .client import ask
+
+    with _answered():
+        found = ask(socket, "status")
+    if as_json:
+        _print_json(found)
+        return
+    from .render import print_status
+
+    print_status(found)
+
+
+@app.command()
+def events(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what happened, oldest first."""
+    from .client import converse
+    from .render import event_line
+
+    try:
+        with _answered():
+            for kind, said in converse(socket, "events", {"follow": follow}, patient=follow):
+                if kind == "progress":
+                    print(json.dumps(said, ensure_ascii=False) if as_json else event_line(said), flush=follow)
+    except (KeyboardInterrupt, BrokenPipeError):
+        # the reader has seen enough; nothing is left to flush into a closed pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+@app.command()
+def move(
+    names: Annotated[list[str], typer.Argument(metavar="VIP... NODE", help="One or more VIPs, then the node.")],
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Move VIPs to a node; they stay there until `balance` or a failure."""
+    if len(names) < 2:
+        raise typer.BadParameter("name at least one VIP, and the node last")
+    from .client import ask
+
+    with _answered():
+        done = ask(socket, "move", {"vips": names[:-1], "node": names[-1]})
+    if as_json:
+        _print_json(done)
+    else:
+        print(f"{', '.join(done['moved'])} → {done['to']}")
+
+
+@app.command()
+def drain(
+    node: Annotated[str | None, typer.Argument(help="The node; default: this one.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Even if no other node could take over.")] = False,
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Move everything off a node and keep it empty, until `resume`."""
+    from .client import ask
+
+    with _answered():
+        done = ask(socket, "drain", {"node": node, "force": force})
+    if as_json:
+        _print_json(done)
+    else:
+        print(f"{done['node']} is drained: {done['vips_moved']} VIPs moved")
+
+
+@app.command()
+def resume(
+    node: Annotated[str | None, typer.Argument(help="The node; default: this one.")] = None,
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a drained node hold VIPs again."""
+    from .client import ask
+
+    with _answered():
+        done = ask(socket, "resume", {"node": node})
+    if as_json:
+        _print_json(done)
+    else:
+        print(f"{done['node']} may hold VIPs again")
+
+
+@app.command()
+def balance(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
+    """Even out the load now; VIPs moved by hand lose their place."""
+    from .client import ask
+
+    with _answered():
+        done = ask(socket, "balance")
+    if as_json:
+        _print_json(done)
+    else:
+        print("a round of balancing was asked for; see `wackamole events`")
+
+
+@app.command()
+def leave(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
+    """Hand every VIP over and stop the daemon, as SIGTERM does."""
+    from .client import ask
+
+    with _answered():
+        done = ask(socket, "leave")
+    if as_json:
+        _print_json(done)
+    else:
+        print(f"{done['leaving']} hands over and leaves")
+
+
+@app.command()
+def keygen(
+    file: Annotated[Path, typer.Argument(help="The key file to make (mode 0600); never overwritten.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key for the ring; copy it to every node."""
+    from .keys import KeyRefused, write_new
+
+    try:
+        write_new(file)
+    except KeyRefused as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    if as_json:
+        _print_json({"file": str(file)})
+    else:
+        print(f'{file} made; copy it to every node and set key_file = "{file}" under [cluster]')
+
+
+lab = typer.Typer(no_args_is_help=True, help="A cluster on this machine, in network namespaces, to try things out.")
+app.add_typer(lab, name="lab")
+
+LabOption = Annotated[str, typer.Option("--name", envvar="WACKAMOLE_LAB", help="Which lab.")]
+NodeArgument = Annotated[str, typer.Argument(help="A node of the lab.")]
+
+
+@contextmanager
+def _lab_errors() -> Iterator[None]:
+    from .lab.lab import LabRefused
+
+    try:
+        yield
+    except LabRefused as no:
+        print(f"wackamole lab: {no}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+@lab.command("up")
+def lab_up(
+    nodes: Annotated[int, typer.Option(min=1, max=16, help="How many nodes.")] = 3,
+    vips: Annotated[int, typer.Option(min=1, max=200, help="How many VIPs.")] = 6,
+    detection: Annotated[str, typer.Option(help="How long a silent host stays a member.")] = "300ms",
+    rings: Annotated[int, typer.Option(min=1, max=2, help="Networks between the nodes.")] = 1,
+    config: Annotated[Path | None, typer.Option(help="Use this file; its nodes' addresses are made.")] = None,
+    name: LabOption = "lab",
+) -> None:
+    """Make the namespaces and start a real Corosync and a real daemon in each."""
+    from .lab.lab import Lab, Layout
+
+    with _lab_errors():
+        layout = Layout.of(name, nodes=nodes, vips=vips, detection=detection, rings=rings, config=config)
+        made = Lab.create(layout)
+        try:
+            made.start_all()
+            made.until_settled()
+        except BaseException:
+            made.down()
+            raise
+    print(f"{len(layout.nodes)} nodes are up: {', '.join(layout.nodes)}. Try:")
+    print("  wackamole lab status             who holds what")
+    print(f"  wackamole lab crash {layout.nodes[0]}            the host is gone, without a word")
+    print(f"  wackamole lab exec {layout.nodes[0]} -- bash      a shell on a node (or on `client`)")
+    print("  wackamole lab down               take everything away")
+
+
+@lab.command("down")
+def lab_down(name: LabOption = "lab") -> None:
+    """End everything that the lab started and remove it; also what a killed `lab` left behind."""
+    from .lab.lab import Lab
+
+    with _lab_errors():
+        Lab.open(name, missing_ok=True).down()
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def lab_exec(
+    node: NodeArgument,
+    command: Annotated[list[str], typer.Argument(help="What to run there.")],
+    name: LabOption = "lab",
+) -> None:
+    """Run a command on a node, or on `client`."""
+    from .lab.lab import Lab
+
+    with _lab_errors():
+        raise typer.Exit(Lab.open(name).call(node, *command))
+
+
+@lab.command("start")
+def lab_start(node: NodeArgument, name: LabOption = "lab") -> None:
+    """Start a node that was crashed, killed or has left."""
+    from .lab.lab import Lab
+
+    with _lab_errors():
+        Lab.open(name).start(node)
+
+
+@lab.command("crash")
+def lab_crash(node: NodeArgument, name: LabOption = "lab") -> None:
+    """The host dies: daemon, Corosync and network at the same moment."""
+    from .lab.lab import Lab
+
+    with _lab_errors():
+        Lab.open(name).crash(node)
+
+
+@lab.command("kill")
+def lab_kill(node: NodeArgument, name: LabOption = "lab") -> None:
+    """kill -9 of the daemon alone."""
+    from .lab.lab import Lab
+
+    with _lab_errors():
+        Lab.open(name).kill_daemon(node)
+
+
+@lab.command("freeze")
+def lab_freeze(node: NodeArgument, name: LabOption = "lab") -> None:
+    """Stop the node's daemon and Corosync (SIGSTOP)."""
+    from .lab.lab import Lab
+
+    with _lab_errors():
+        Lab.open(name).freeze(node)
+
+
+@lab.command("thaw")
+def lab_thaw(node: NodeArgument, name: LabOption = "lab") -> None:
+    """Let a frozen node go on."""
+    from .lab.lab import Lab
+
+    with _lab_errors():
+        Lab.open(name).thaw(node)
+
+
+@lab.command("cut")
+def lab_cut(node: NodeArgument, name: LabOption = "lab") -> None:
+    """Pull the node's cables: its interfaces lose their carrier."""
+    from .lab.lab import Lab
+
+    with _lab_errors():
+        Lab.open(name).cut(node)
+
+
+@lab.command("plug")
+def lab_plug(node: NodeArgument, name: LabOption = "lab") -> None:
+    """Plug the node's cables in again."""
+    from .lab.lab import Lab
+
+    with _lab_errors():
+        Lab.open(name).plug(node)
+
+
+@lab.command("partition")
+def lab_partition(
+    groups: Annotated[list[str], typer.Argument(metavar="A,B C", help="Groups of nodes that hear each other.")],
+    name: LabOption = "lab",
+) -> None:
+    """Split the network between groups of nodes; carriers stay up."""
+    from .lab.lab import Lab
+
+    with _lab_errors():
+        Lab.open(name).partition(*[tuple(g.split(",")) for g in groups])
+
+
+@lab.command("heal")
+def lab_heal(name: LabOption = "lab") -> None:
+    """Undo every partition."""
+    from .lab.lab import Lab
+
+    with _lab_errors():
+        Lab.open(name).heal()
+
+
+@lab.command("status")
+def lab_status(name: LabOption = "lab", as_json: JsonOption = False) -> None:
+    """Show every node's own view of the cluster."""
+    from .lab.lab import Lab
+    from .render import print_lab_status
+
+    with _lab_errors():
+        found = Lab.open(name).statuses()
+    if as_json:
+        _print_json(found)
+    else:
+        print_lab_status(found)
+
+
+@app.command()
+def demo(
+    as_json: JsonOption = False,
+    picture: Annotated[Path, typer.Option(help="Where to put the picture of the timeline (SVG).")] = Path(
+        "wackamole-demo.svg"
+    ),
+    detection: Annotated[str, typer.Option(help="How long a silent host stays a member.")] = "300ms",
+) -> None:
+    """See it happen: three nodes, six VIPs, a crash, a come-back, a drain; about a minute. Needs root."""
+    from .lab.demo import run_demo
+
+    with _lab_errors():
+        raise typer.Exit(run_demo(as_json=as_json, picture=picture, detection=detection))
+
+
+def main() -> None:
+    """The program `wackamole`."""
+    try:
+        app()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

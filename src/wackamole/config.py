@@ -1,0 +1,635 @@
+"""The configuration file: TOML, the same on every node. Every problem is told at once, each with its place.
+
+    web.toml:14  vip[3].address  "10.0.0.300/24" is not an address
+
+Entries of `[[node]]` and `[[vip]]` are counted from 1, as people do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import ipaddress
+import json
+import re
+import socket
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .core.model import Address, Partition, Settings, Vip
+from .engine.corosync.conf import LINKS_MAX, node_id
+
+NODES_MAX = 64
+VIPS_MAX = 4096
+ADDRESSES_PER_VIP_MAX = 64
+FILE_BYTES_MAX = 4 << 20
+DETECTION_MS_MIN, DETECTION_MS_MAX = 100, 60_000
+RUN_DIR = "/run/wackamole"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")
+_INTERFACE = re.compile(r"[^\s/]{1,15}\Z")
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h)\Z")
+_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+
+
+class ConfigError(Exception):
+    """A config that cannot be used; one line per problem, each with its place."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """`[cluster]`"""
+
+    name: str
+    key_file: str | None
+    partition: Partition
+    mature_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """`[engine]`"""
+
+    type: str
+    detection_ms: int
+    managed: bool
+    evict_after_ms: int
+    beat_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceConfig:
+    """`[balance]`; `moves_per_round` None: all."""
+
+    interval_ms: int
+    moves_per_round: int | None
+    settle_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ControlConfig:
+    """`[control]`"""
+
+    socket: str
+    read_only_for_others: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """One `[[node]]`; `addresses` are its links, `interfaces` its names for the VIPs' interfaces."""
+
+    name: str
+    addresses: tuple[str, ...]
+    weight: int
+    interfaces: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VipConfig:
+    """One `[[vip]]`; `prefer` are node names, best first."""
+
+    vip: Vip
+    prefer: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file, valid."""
+
+    path: str
+    cluster: ClusterConfig
+    engine: EngineConfig
+    balance: BalanceConfig
+    control: ControlConfig
+    nodes: tuple[NodeConfig, ...]
+    vips: tuple[VipConfig, ...]
+    digest: str
+    """Equal for equal meaning: not for blanks, comments, order of entries, or what concerns one host only."""
+
+
+def load(path: Path) -> Config:
+    """Read and validate a file. Raises ConfigError with every problem."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(FILE_BYTES_MAX + 1)
+    except OSError as wrong:
+        raise ConfigError([f"{path}: cannot be read: {wrong.strerror}"]) from None
+    if len(raw) > FILE_BYTES_MAX:
+        raise ConfigError([f"{path}: is larger than {FILE_BYTES_MAX} bytes"])
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as wrong:
+        raise ConfigError([f"{path}:{raw[: wrong.start].count(10) + 1}  is not UTF-8 text"]) from None
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str = "config") -> Config:
+    """Validate the text of a config. Raises ConfigError with every problem."""
+    try:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as wrong:
+        found = re.search(r"\(at line (\d+), column \d+\)", str(wrong))
+        place = f"{path}:{found[1]}" if found else path
+        raise ConfigError(
+            [f"{place}  is not TOML: {str(wrong).partition(' (at ')[0] or 'nested too deeply'}"]
+        ) from None
+    return _Reader(path, _places(text)).config(document)
+
+
+# -- where things are ---------------------------------------------------------------------------------------------------
+
+_HEADER = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.-]+)\s*\]")
+_KEY = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_.-]+))\s*=""")
+
+
+def _places(text: str) -> dict[str, int]:
+    """The line of each table, array entry and key, by its path (`vip[2].address`). tomllib does not tell; so the lines
+    are looked at, which is exact for the way such files are written and at worst finds the enclosing table."""
+    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    table = ""
+    inside = ""  # the delimiter of a multi-line string
+    for number, line in enumerate(text.splitlines(), 1):
+        if inside:
+            if inside in line:
+                inside = ""
+            continue
+        header, key = _HEADER.match(line), _KEY.match(line)
+        if header:
+            table = header[2]
+            if header[1] == "[[":
+                counts[table] = counts.get(table, 0) + 1
+                table = f"{table}[{counts[table]}]"
+            elif "." in table and (start := table.split(".")[0]) in counts:
+                table = table.replace(start, f"{start}[{counts[start]}]", 1)
+            found.setdefault(table, number)
+        elif key:
+            name = key[1] or key[2] or key[3]
+            found.setdefault(f"{table}.{name}" if table else name, number)
+        for quote in ('"""', "'''"):
+            if line.count(quote) % 2:
+                inside = quote
+    return found
+
+
+# -- reading ------------------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Reads one document and gathers its problems."""
+
+    def __init__(self, path: str, places: Mapping[str, int]) -> None:
+        self._path = path
+        self._places = places
+        self._problems: list[tuple[int, str]] = []
+
+    def wrong(self, where: str, sentence: str) -> None:
+        """A problem at a path of the document."""
+        place = where
+        while place and place not in self._places:
+            shorter = re.sub(r"(\.[^.\[]+|\[\d+\])\Z", "", place)
+            place = shorter if shorter != place else ""
+        line = self._places.get(place, 0)
+        at = f"{self._path}:{line}" if line else self._path
+        self._problems.append((line, f"{at}  {where}  {sentence}"))
+
+    def line(self, where: str) -> str:
+        """`on line 9`, or `` when it is not known."""
+        line = self._places.get(where)
+        return f" on line {line}" if line else ""
+
+    def config(self, document: dict[str, Any]) -> Config:
+        """Everything; raises ConfigError."""
+        self.keys(document, "", ("cluster", "engine", "balance", "control", "node", "vip"))
+        cluster = self.cluster(self.table(document, "cluster"))
+        engine = self.engine(self.table(document, "engine"))
+        balance = self.balance(self.table(document, "balance"))
+        control = self.control(self.table(document, "control"))
+        nodes = self.nodes(self.entries(document, "node", NODES_MAX))
+        vips = self.vips(self.entries(document, "vip", VIPS_MAX), {n.name for n in nodes})
+        if self._problems:
+            raise ConfigError(problem for _, problem in sorted(self._problems, key=lambda p: p[0]))
+        return Config(
+            self._path, cluster, engine, balance, control, nodes, vips, _digest(cluster, engine, balance, nodes, vips)
+        )
+
+    # -- the kinds of values
+
+    def keys(self, table: Mapping[str, Any], where: str, known: tuple[str, ...]) -> None:
+        """Nothing but the known keys."""
+        for key in table:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f" (there are: {', '.join(known)})"
+                self.wrong(f"{where}.{key}" if where else key, f"there is no such key{hint}")
+
+    def table(self, document: dict[str, Any], name: str) -> dict[str, Any]:
+        """A table; {} if it is missing."""
+        found = document.get(name, {})
+        if isinstance(found, dict):
+            return found
+        self.wrong(name, f"must be a table: [{name}]")
+        return {}
+
+    def entries(self, document: dict[str, Any], name: str, at_most: int) -> list[dict[str, Any]]:
+        """An array of tables."""
+        found = document.get(name)
+        if found is None:
+            self.wrong(name, f"at least one [[{name}]] is needed")
+            return []
+        if not isinstance(found, list) or not all(isinstance(x, dict) for x in found):
+            self.wrong(name, f"must be written as [[{name}]]")
+            return []
+        if len(found) > at_most:
+            self.wrong(name, f"there are {len(found)}; at most {at_most} are supported")
+            return []
+        return found
+
+    def text(self, table: Mapping[str, Any], where: str, key: str, default: str | None = None) -> str | None:
+        """A text that is not empty."""
+        if key not in table:
+            return default
+        found = table[key]
+        if isinstance(found, str) and found.strip():
+            return found
+        self.wrong(f"{where}.{key}", f"must be a text, not {_shown(found)}")
+        return default
+
+    def name(self, table: Mapping[str, Any], where: str, key: str = "name") -> str:
+        """A name; required."""
+        found = self.text(table, where, key)
+        if found is None:
+            if key not in table:
+                self.wrong(where, f"needs a {key}")
+            return ""
+        if not _NAME.match(found):
+            self.wrong(f"{where}.{key}", f"{_shown(found)} is no name: letters, digits and . _ : - (at most 63)")
+        return found
+
+    def flag(self, table: Mapping[str, Any], where: str, key: str, default: bool) -> bool:
+        """true or false."""
+        found = table.get(key, default)
+        if isinstance(found, bool):
+            return found
+        self.wrong(f"{where}.{key}", f"must be true or false, not {_shown(found)}")
+        return default
+
+    def number(self, table: Mapping[str, Any], where: str, key: str, default: int, least: int, most: int) -> int:
+        """A whole number in bounds."""
+        found = table.get(key, default)
+        if isinstance(found, int) and not isinstance(found, bool) and least <= found <= most:
+            return found
+        self.wrong(f"{where}.{key}", f"must be a whole number from {least} to {most}, not {_shown(found)}")
+        return default
+
+    def duration(self, table: Mapping[str, Any], where: str, key: str, default: int, least: int, most: int) -> int:
+        """Milliseconds, from "250ms", "4s", "1.5s", "2m"."""
+        if key not in table:
+            return default
+        found = table[key]
+        match = _DURATION.match(found) if isinstance(found, str) else None
+        if match is None:
+            self.wrong(f"{where}.{key}", f'must be a duration such as "250ms" or "4s", not {_shown(found)}')
+            return default
+        ms = round(float(match[1]) * _UNIT_MS[match[2]])
+        if not least <= ms <= most:
+            self.wrong(f"{where}.{key}", f"must be from {_spoken(least)} to {_spoken(most)}, not {found}")
+            return default
+        return ms
+
+    def choice(self, table: Mapping[str, Any], where: str, key: str, default: str, known: tuple[str, ...]) -> str:
+        """One of a few words."""
+        found = table.get(key, default)
+        if isinstance(found, str) and found in known:
+            return found
+        options = ", ".join(f'"{k}"' for k in known)
+        self.wrong(f"{where}.{key}", f"must be one of {options}, not {_shown(found)}")
+        return default
+
+    def texts(self, table: Mapping[str, Any], where: str, key: str) -> tuple[str, ...]:
+        """A list of texts."""
+        found = table.get(key, [])
+        if isinstance(found, list) and all(isinstance(x, str) for x in found):
+            return tuple(found)
+        self.wrong(f"{where}.{key}", f"must be a list of texts, not {_shown(found)}")
+        return ()
+
+    # -- the tables
+
+    def cluster(self, table: dict[str, Any]) -> ClusterConfig:
+        self.keys(table, "cluster", ("name", "key_file", "partition", "mature"))
+        name = self.name(table, "cluster")
+        key_file = self.text(table, "cluster", "key_file")
+        if key_file is not None and not key_file.startswith("/"):
+            self.wrong("cluster.key_file", f"{_shown(key_file)} must be an absolute path")
+        partition = self.choice(table, "cluster", "partition", "cover", tuple(p.value for p in Partition))
+        mature = self.duration(table, "cluster", "mature", 5000, 0, 600_000)
+        return ClusterConfig(name, key_file, Partition(partition), mature)
+
+    def engine(self, table: dict[str, Any]) -> EngineConfig:
+        self.keys(table, "engine", ("type", "detection", "managed", "evict_after", "beat"))
+        kind = self.choice(table, "engine", "type", "corosync", ("corosync",))
+        detection = self.duration(table, "engine", "detection", 300, DETECTION_MS_MIN, DETECTION_MS_MAX)
+        beat = self.duration(table, "engine", "beat", max(50, min(200, detection * 2 // 5)), 20, 5000)
+        evict = self.duration(table, "engine", "evict_after", max(1500, 6 * detection), 100, 600_000)
+        if evict < max(5 * beat, 2 * detection):
+            self.wrong(
+                "engine.evict_after" if "evict_after" in table else "engine",
+                f"{_spoken(evict)} is too soon: a healthy member is silent for up to twice `detection`"
+                f" ({_spoken(detection)}) or a few beats ({_spoken(beat)}); at least"
+                f" {_spoken(max(5 * beat, 2 * detection))}",
+            )
+        return EngineConfig(kind, detection, self.flag(table, "engine", "managed", True), evict, beat)
+
+    def balance(self, table: dict[str, Any]) -> BalanceConfig:
+        self.keys(table, "balance", ("interval", "moves_per_round", "settle"))
+        moves: int | None = None
+        if table.get("moves_per_round", "all") != "all":
+            found = table["moves_per_round"]
+            if isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= VIPS_MAX:
+                moves = found
+            else:
+                self.wrong("balance.moves_per_round", f'must be "all" or a whole number, not {_shown(found)}')
+        return BalanceConfig(
+            self.duration(table, "balance", "interval", 4000, 100, 86_400_000),
+            moves,
+            self.duration(table, "balance", "settle", 10_000, 0, 86_400_000),
+        )
+
+    def control(self, table: dict[str, Any]) -> ControlConfig:
+        self.keys(table, "control", ("socket", "read_only_for_others"))
+        path = self.text(table, "control", "socket", f"{RUN_DIR}/control.sock") or ""
+        if not path.startswith("/"):
+            self.wrong("control.socket", f"{_shown(path)} must be an absolute path")
+        elif len(path.encode()) > 100:
+            self.wrong("control.socket", "is longer than the 100 bytes that a socket's path may have")
+        return ControlConfig(path, self.flag(table, "control", "read_only_for_others", False))
+
+    def nodes(self, entries: list[dict[str, Any]]) -> tuple[NodeConfig, ...]:
+        found: list[NodeConfig] = []
+        names: dict[str, str] = {}
+        taken: dict[str, str] = {}
+        numbers: dict[int, str] = {}
+        for index, table in enumerate(entries, 1):
+            where = f"node[{index}]"
+            self.keys(table, where, ("name", "address", "addresses", "weight", "interfaces"))
+            name = self.name(table, where)
+            self.unique(names, name, f"{where}.name", "node")
+            addresses = self.links(table, where)
+            for address in addresses:
+                self.unique(taken, address, where + (".address" if "address" in table else ".addresses"), "address")
+            if addresses:
+                number = node_id(addresses[0])
+                other = numbers.setdefault(number, name)
+                if other != name and addresses[0] not in [n.addresses[0] for n in found if n.name == other]:
+                    self.wrong(where, f"its first address gives it the same number as node {other}; use another")
+            weight = self.number(table, where, "weight", 1, 0, 1000)
+            interfaces = self.interfaces(table, where)
+            found.append(NodeConfig(name, addresses, weight, interfaces))
+        self.same_links(found)
+        return tuple(found)
+
+    def unique(self, seen: dict[str, str], value: str, where: str, what: str) -> None:
+        """Complain about the second one."""
+        if value and value in seen:
+            self.wrong(where, f"{what} {value} is already declared{self.line(seen[value])}")
+        elif value:
+            seen[value] = where
+
+    def links(self, table: dict[str, Any], where: str) -> tuple[str, ...]:
+        """A node's own addresses."""
+        if ("address" in table) == ("addresses" in table):
+            self.wrong(where, "needs either `address` or `addresses`")
+            return ()
+        key = "address" if "address" in table else "addresses"
+        given = [table[key]] if key == "address" else table[key]
+        if not isinstance(given, list) or not given or not all(isinstance(x, str) for x in given):
+            self.wrong(f"{where}.{key}", f"must be a text or a list of texts, not {_shown(table[key])}")
+            return ()
+        if len(given) > LINKS_MAX:
+            self.wrong(f"{where}.{key}", f"a node has at most {LINKS_MAX} addresses")
+        found: list[str] = []
+        for text in given:
+            try:
+                ip = ipaddress.ip_address(text)
+            except ValueError:
+                hint = "; a node's address has no /prefix" if "/" in text else ""
+                self.wrong(f"{where}.{key}", f"{_shown(text)} is not an address{hint}")
+                continue
+            if ip.is_multicast or ip.is_unspecified:
+                self.wrong(f"{where}.{key}", f"{_shown(text)} cannot be a node's address")
+                continue
+            found.append(str(ip))
+        return tuple(found)
+
+    def same_links(self, nodes: list[NodeConfig]) -> None:
+        """Every node has the same links, each of one family: Corosync's ring needs it."""
+        if not nodes or self._problems:
+            return
+        first = nodes[0]
+        for index, node in enumerate(nodes[1:], 2):
+            if len(node.addresses) != len(first.addresses):
+                self.wrong(
+                    f"node[{index}].addresses" if len(node.addresses) != 1 else f"node[{index}]",
+                    f"{node.name} has {len(node.addresses)} addresses and {first.name} has {len(first.addresses)};"
+                    " every node needs one per link",
+                )
+                continue
+            for link, (mine, theirs) in enumerate(zip(node.addresses, first.addresses, strict=True), 1):
+                if (":" in mine) != (":" in theirs):
+                    self.wrong(f"node[{index}]", f"link {link}: {mine} and {theirs} of {first.name} cannot talk")
+
+    def interfaces(self, table: dict[str, Any], where: str) -> tuple[tuple[str, str], ...]:
+        """A node's names for the VIPs' interfaces."""
+        found = table.get("interfaces", {})
+        if not isinstance(found, dict):
+            self.wrong(f"{where}.interfaces", 'must be a table such as { public = "eno1" }')
+            return ()
+        for name, real in found.items():
+            if not isinstance(real, str) or not _INTERFACE.match(real):
+                self.wrong(f"{where}.interfaces", f"{name}: {_shown(real)} is no interface name (1 to 15 letters)")
+        return tuple(sorted((k, v) for k, v in found.items() if isinstance(v, str)))
+
+    def vips(self, entries: list[dict[str, Any]], nodes: set[str]) -> tuple[VipConfig, ...]:
+        found: list[VipConfig] = []
+        names: dict[str, str] = {}
+        taken: dict[str, str] = {}
+        for index, table in enumerate(entries, 1):
+            where = f"vip[{index}]"
+            self.keys(table, where, ("name", "address", "addresses", "interface", "prefer"))
+            addresses = self.addresses(table, where)
+            key = "address" if "address" in table else "addresses"
+            for address in addresses:
+                self.unique(taken, address.ip, f"{where}.{key}", "address")
+            name = self.name(table, where) if "name" in table else (addresses[0].ip if addresses else "")
+            self.unique(names, name, f"{where}.name" if "name" in table else where, "VIP")
+            prefer = self.texts(table, where, "prefer")
+            for node in prefer:
+                if node not in nodes:
+                    near = difflib.get_close_matches(node, nodes, 1)
+                    hint = f"; did you mean {near[0]!r}?" if near else ""
+                    self.wrong(f"{where}.prefer", f"there is no node {_shown(node)}{hint}")
+            if len(set(prefer)) != len(prefer):
+                self.wrong(f"{where}.prefer", "names a node twice")
+            if name and addresses:
+                found.append(VipConfig(Vip(name, addresses), prefer))
+        return tuple(found)
+
+    def addresses(self, table: dict[str, Any], where: str) -> tuple[Address, ...]:
+        """A VIP's addresses."""
+        if ("address" in table) == ("addresses" in table):
+            self.wrong(where, "needs either `address` or `addresses`")
+            return ()
+        key = "address" if "address" in table else "addresses"
+        given = [table[key]] if key == "address" else table[key]
+        if not isinstance(given, list) or not given or len(given) > ADDRESSES_PER_VIP_MAX:
+            self.wrong(f"{where}.{key}", f"must be a list of 1 to {ADDRESSES_PER_VIP_MAX} addresses")
+            return ()
+        default = self.interface(table, where)
+        found: list[Address] = []
+        for item in given:
+            text, interface = item, default
+            if isinstance(item, dict):
+                self.keys(item, f"{where}.{key}", ("address", "interface"))
+                text = item.get("address")
+                interface = self.interface(item, f"{where}.{key}") or default
+            address = self.address(text, interface, f"{where}.{key}")
+            if address is not None:
+                found.append(address)
+        return tuple(found)
+
+    def interface(self, table: Mapping[str, Any], where: str) -> str:
+        """The interface of a VIP or address, "" for the one whose subnet holds it."""
+        found = table.get("interface", "")
+        if "interface" in table and (not isinstance(found, str) or not _INTERFACE.match(found)):
+            self.wrong(f"{where}.interface", f"{_shown(found)} is no interface name (1 to 15 letters)")
+            return ""
+        return str(found)
+
+    def address(self, text: object, interface: str, where: str) -> Address | None:
+        """One address with its prefix length; without one it is a single host's."""
+        if not isinstance(text, str):
+            self.wrong(where, f"must be a text, not {_shown(text)}")
+            return None
+        try:
+            found = ipaddress.ip_interface(text)
+        except ValueError:
+            self.wrong(where, f"{_shown(text)} is not an address")
+            return None
+        ip, prefix = found.ip, found.network.prefixlen
+        if "%" in text:
+            self.wrong(where, f"{_shown(text)}: name the interface by `interface`, not by %")
+        elif ip.is_multicast or ip.is_unspecified or ip.is_loopback or str(ip) == "255.255.255.255":
+            self.wrong(where, f"{_shown(text)} cannot be served by a host")
+        elif ip.version == 4 and prefix < 31 and ip in (found.network.network_address, found.network.broadcast_address):
+            what = "network" if ip == found.network.network_address else "broadcast"
+            self.wrong(where, f"{_shown(text)} is the {what} address of its subnet")
+        elif ip.version == 6 and ip.is_link_local and not interface:
+            self.wrong(where, f"{_shown(text)} is link-local and needs an `interface`")
+        else:
+            return Address(str(ip), prefix, interface)
+        return None
+
+
+def _shown(value: object) -> str:
+    """A value of the file as people wrote it, cut to a readable length."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _spoken(ms: int) -> str:
+    for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if ms >= size and ms % size == 0:
+            return f"{ms // size}{unit}"
+    return f"{ms}ms"
+
+
+def _digest(
+    cluster: ClusterConfig,
+    engine: EngineConfig,
+    balance: BalanceConfig,
+    nodes: tuple[NodeConfig, ...],
+    vips: tuple[VipConfig, ...],
+) -> str:
+    """What all nodes must have alike to compute alike."""
+    meaning = [
+        [cluster.name, cluster.partition.value, cluster.mature_ms],
+        [engine.type, engine.detection_ms, engine.evict_after_ms, engine.beat_ms],
+        [balance.interval_ms, balance.moves_per_round, balance.settle_ms],
+        sorted([n.name, list(n.addresses), n.weight] for n in nodes),
+        sorted([str(v.vip.key), list(v.prefer)] for v in vips),
+    ]
+    return hashlib.blake2b(json.dumps(meaning).encode(), digest_size=8).hexdigest()
+
+
+# -- for one node -------------------------------------------------------------------------------------------------------
+
+
+def find_self(
+    config: Config,
+    name: str | None,
+    *,
+    hostname: Callable[[], str] = socket.gethostname,
+    is_local: Callable[[str], bool] | None = None,
+) -> NodeConfig:
+    """Which node this host is: by name, by hostname (whole or before the first dot), or by a local address."""
+    by_name = {n.name: n for n in config.nodes}
+    listed = ", ".join(by_name)
+    if name is not None:
+        if name in by_name:
+            return by_name[name]
+        raise ConfigError([f"{config.path}: there is no node {name!r} (there are: {listed})"])
+    host = hostname()
+    for candidate in (host, host.partition(".")[0]):
+        if candidate in by_name:
+            return by_name[candidate]
+    local = [n for n in config.nodes if any(map(is_local or _is_local, n.addresses))]
+    if len(local) == 1:
+        return local[0]
+    if local:
+        names = ", ".join(n.name for n in local)
+        raise ConfigError([f"{config.path}: this host has addresses of several nodes ({names}); say which by --node"])
+    sentence = (
+        f"{config.path}: this host is none of the nodes ({listed}): its name is {host!r} and it has none of their"
+        " addresses; say which by --node"
+    )
+    raise ConfigError([sentence])
+
+
+def _is_local(address: str) -> bool:
+    """Whether an address is configured on this host: only then can a socket be bound to it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as s:
+        try:
+            s.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def settings_for(config: Config, node: NodeConfig) -> Settings:
+    """What the core of one node needs."""
+    return Settings(
+        node=node.name,
+        nodes=tuple(sorted(n.name for n in config.nodes)),
+        vips=tuple(sorted((v.vip for v in config.vips), key=lambda v: v.key)),
+        config_digest=config.digest,
+        prefer=tuple(sorted((v.vip.key, v.prefer) for v in config.vips if v.prefer)),
+        weight=node.weight,
+        partition=config.cluster.partition,
+        mature_ms=config.cluster.mature_ms,
+        beat_ms=config.engine.beat_ms,
+        evict_after_ms=config.engine.evict_after_ms,
+        balance_interval_ms=config.balance.interval_ms,
+        moves_per_round=config.balance.moves_per_round,
+        settle_ms=config.balance.settle_ms,
+        version=__version__,
+    )

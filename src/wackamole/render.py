@@ -1,0 +1,128 @@
+"""What people see of `status` and `events`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDTH_WITHOUT_TERMINAL = 160
+
+
+def console(width: int | None = None) -> Console:
+    """Colours and the terminal's width on a terminal; plain and wide elsewhere."""
+    probe = Console(highlight=False)
+    if width is None and not probe.is_terminal:
+        width = WIDTH_WITHOUT_TERMINAL
+    return Console(width=width, highlight=False)
+
+
+def ago(seconds: float) -> str:
+    """A duration as people say it, two units at most."""
+    whole = max(0, int(seconds))
+    for unit, size, below, per in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size}{unit} {whole % size // per}{below}"
+    return f"{whole}s"
+
+
+def event_line(entry: Mapping[str, Any]) -> str:
+    """One line of the history."""
+    from .shell.journal import line
+
+    rest = {k: v for k, v in entry.items() if k not in ("number", "time", "monotonic", "event")}
+    stamp = float(entry["time"])
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp))
+    return f"{clock}.{int(stamp * 1000) % 1000:03} {line(str(entry['event']), rest)}"
+
+
+def print_status(status: Mapping[str, Any], to: Console | None = None) -> None:
+    """The whole answer of `status`."""
+    out = to or console()
+    settled = status["phase"] == "settled"
+    head = Text.assemble(
+        ("cluster ", "dim"),
+        (status["cluster"], "bold"),
+        ("   node ", "dim"),
+        (status["node"], "bold"),
+        ("   ", ""),
+        (status["phase"], "green" if settled else "yellow"),
+        ("   view ", "dim"),
+        (str(status["view"]["id"] or "none"), ""),
+        ("   engine ", "dim"),
+        (f"{status['engine'].get('type', '?')}, {status['engine'].get('state', '?')}", ""),
+    )
+    out.print(head)
+    out.print(_members(status))
+    out.print(_vips(status))
+    fence = status["fence"]
+    if fence.get("mode") == "off":
+        out.print(Text(f"fence: off ({fence.get('note', '')})", "yellow"))
+    for warning in status["warnings"]:
+        out.print(Text(f"warning: {warning}", "yellow"))
+
+
+def _members(status: Mapping[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("NODE", "VIPS", "WEIGHT", "STATE"):
+        table.add_column(column, justify="right" if column in ("VIPS", "WEIGHT") else "left")
+    first = status["view"]["representative"]
+    for member in status["view"]["members"]:
+        notes = list(member["reasons"])
+        notes += ["drained"] if member["drain"] else []
+        notes += ["leaving"] if member["leaving"] else []
+        notes += [] if member["mature"] else ["not matured yet"]
+        notes += [] if member["config_agrees"] else ["its config differs"]
+        state = Text("; ".join(notes) if notes else "ok", "yellow" if notes else "green")
+        if member["name"] == first:
+            state.append("  representative", "dim")
+        name = Text(member["name"], "bold" if member["name"] == status["node"] else "")
+        table.add_row(name, str(member["vips"]), str(member["weight"]), state)
+    for name in status["absent"]:
+        table.add_row(Text(name, "dim"), "-", "-", Text("absent", "red"))
+    return table
+
+
+def _vips(status: Mapping[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("VIP", "ADDRESSES", "HOLDER", "SINCE", "HERE", "WHY"):
+        table.add_column(column, overflow="fold")
+    now = time.time()
+    for vip in status["vips"]:
+        holder = Text(vip["holder"] or "nobody", "" if vip["holder"] else "red")
+        if vip["moving"] and vip["target"] != vip["holder"]:
+            holder.append(f" → {vip['target'] or 'nobody'}", "yellow")
+        mine = vip["holder"] == status["node"]
+        here = Text("yes" if vip["here"] else "", "green" if mine else "red")
+        if mine and not vip["here"]:
+            here = Text("missing", "red")
+        why = vip["note"] or vip["cause"]
+        if vip["pinned_by_operator"]:
+            why += " (stays until `balance`)"
+        since = ago(now - vip["since"]) if vip["since"] else "-"
+        table.add_row(vip["name"], " ".join(vip["addresses"]), holder, since, here, Text(why, "dim"))
+    return table
+
+
+def print_lab_status(found: Mapping[str, Any]) -> None:
+    """One line per node and VIP: what each daemon says, and what each kernel has."""
+    out = console()
+    nodes = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("NODE", "HOST", "DAEMON", "PHASE", "VIEW", "MEMBERS", "KERNEL HAS"):
+        nodes.add_column(column, overflow="fold")
+    for name, node in found["nodes"].items():
+        status = node["status"] or {"phase": "-", "view": {"id": "-", "members": []}}
+        nodes.add_row(
+            name,
+            node["host"],
+            node["daemon"],
+            status["phase"],
+            str(status["view"]["id"]),
+            " ".join(m["name"] for m in status["view"]["members"]),
+            " ".join(node["kernel"]),
+        )
+    out.print(nodes)
