@@ -21,7 +21,7 @@ from typing import Any
 
 from . import __version__
 from .core.model import Address, Partition, Settings, Vip
-from .engine.corosync.conf import LINKS_MAX, node_id
+from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
 
 NODES_MAX = 64
 VIPS_MAX = 4096
@@ -84,9 +84,10 @@ class ControlConfig:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """One `[[node]]`; `addresses` are its links, `interfaces` its names for the VIPs' interfaces."""
+    """One `[[node]]`; `id` is its number in the ring, `addresses` are its links, `interfaces` its names for the VIPs' interfaces."""
 
     name: str
+    id: int
     addresses: tuple[str, ...]
     weight: int
     interfaces: tuple[tuple[str, str], ...]
@@ -380,20 +381,23 @@ class _Reader:
         numbers: dict[int, str] = {}
         for index, table in enumerate(entries, 1):
             where = f"node[{index}]"
-            self.keys(table, where, ("name", "address", "addresses", "weight", "interfaces"))
+            self.keys(table, where, ("name", "id", "address", "addresses", "weight", "interfaces"))
             name = self.name(table, where)
             self.unique(names, name, f"{where}.name", "node")
             addresses = self.links(table, where)
             for address in addresses:
                 self.unique(taken, address, where + (".address" if "address" in table else ".addresses"), "address")
-            if addresses:
-                number = node_id(addresses[0])
-                other = numbers.setdefault(number, name)
-                if other != name and addresses[0] not in [n.addresses[0] for n in found if n.name == other]:
-                    self.wrong(where, f"its first address gives it the same number as node {other}; use another")
+            number = self.number(table, where, "id", node_id(addresses[0]) if addresses else 1, 1, NODE_ID_MAX)
+            other = numbers.setdefault(number, name)
+            if addresses and other != name:
+                self.wrong(
+                    f"{where}.id" if "id" in table else where,
+                    f"has the number {number}, as node {other} has"
+                    + ("" if "id" in table else " (the last 16 bits of its address); set `id`"),
+                )
             weight = self.number(table, where, "weight", 1, 0, 1000)
             interfaces = self.interfaces(table, where)
-            found.append(NodeConfig(name, addresses, weight, interfaces))
+            found.append(NodeConfig(name, number, addresses, weight, interfaces))
         self.same_links(found)
         return tuple(found)
 
@@ -564,7 +568,7 @@ def _digest(
         [cluster.name, cluster.partition.value, cluster.mature_ms],
         [engine.type, engine.detection_ms, engine.evict_after_ms, engine.beat_ms],
         [balance.interval_ms, balance.moves_per_round, balance.settle_ms],
-        sorted([n.name, list(n.addresses), n.weight] for n in nodes),
+        sorted([n.name, n.id, list(n.addresses), n.weight] for n in nodes),
         sorted([str(v.vip.key), list(v.prefer)] for v in vips),
     ]
     return hashlib.blake2b(json.dumps(meaning).encode(), digest_size=8).hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
 import signal
 import sys
 import time
@@ -390,11 +391,11 @@ def engine_for(config: Config, run_dir: Path, journal: Journal) -> GroupEngine:
     if config.engine.managed:
         managed = ManagedCorosync(
             config.cluster.name,
-            tuple(RingNode(n.name, n.addresses) for n in config.nodes),
+            tuple(RingNode(n.name, n.id, n.addresses) for n in config.nodes),
             config.engine.detection_ms,
             secret=keys.read(Path(config.cluster.key_file)) if config.cluster.key_file else None,
             directory=run_dir / "corosync",
-            state_dir=Path("/var/lib/wackamole/corosync"),
+            state_dir=Path(os.environ.get("STATE_DIRECTORY", "/var/lib/wackamole")) / "corosync",
         )
     return CorosyncEngine(f"wackamole/{config.cluster.name}", managed, on_record=journal.record)
 

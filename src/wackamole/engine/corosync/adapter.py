@@ -122,6 +122,7 @@ class CorosyncEngine:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, RETRY_SECONDS_MAX)
             if self._managed is not None and self._managed.running() is None:
+                self._record("engine_died", reason=self._managed.last_words())
                 try:
                     await self._managed.ensure()
                 except CorosyncRefused as wrong:

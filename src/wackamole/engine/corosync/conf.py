@@ -13,6 +13,7 @@ from dataclasses import dataclass
 CONSENSUS_MIN_MS = 50
 KEY_BYTES = 256
 LINKS_MAX = 8
+NODE_ID_MAX = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class RingNode:
     """One host of the ring; `addresses` are its links, in order."""
 
     name: str
+    number: int
     addresses: tuple[str, ...]
 
 
@@ -50,12 +52,9 @@ def timings(detection_ms: int, links: int) -> Timings:
 
 
 def node_id(address: str) -> int:
-    """A node's number: its first IPv4 address as 32 bits, or a hash of its IPv6 address; never 0. It depends on nothing
-    else in the config, so that adding a node renumbers nobody."""
-    ip = ipaddress.ip_address(address)
-    if ip.version == 4:
-        return int(ip)
-    return int.from_bytes(hashlib.blake2b(ip.packed, digest_size=4).digest()) | 1
+    """A node's number, if its config gives none: the last 16 bits of its first address (knet has room for no more). It
+    depends on nothing else in the config, so that adding a node renumbers nobody."""
+    return int(ipaddress.ip_address(address)) & NODE_ID_MAX or NODE_ID_MAX
 
 
 def derived_key(secret: bytes) -> bytes:
@@ -110,7 +109,7 @@ def corosync_conf(
         ]
     lines += ["}", "nodelist {"]
     for node in nodes:
-        lines += ["    node {", f"        name: {node.name}", f"        nodeid: {node_id(node.addresses[0])}"]
+        lines += ["    node {", f"        name: {node.name}", f"        nodeid: {node.number}"]
         lines += [f"        ring{i}_addr: {a}" for i, a in enumerate(node.addresses[:links])]
         lines += ["    }"]
     lines += [

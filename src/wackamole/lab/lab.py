@@ -1,0 +1,601 @@
+"""The lab: hosts as network namespaces on a bridge, each with a real Corosync and a real daemon.
+
+    switch ── bridge br0 ──┬── a (eth0)      a crash is the switch's port going down and SIGKILL for all of the host;
+                           ├── b (eth0)      a cut is the port going down; a partition is dropped frames between
+                           ├── client        ports, with all carriers up.
+                           └── observer
+
+All that a lab is stands in its directory and in its namespaces' names, so that another process, or a later one after
+a SIGKILL, can go on with it or take it away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import string
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..client import NotReachable, Refused, ask
+from ..engine.corosync.managed import start_time
+from ..shell.kernel.rtnl import Placed, Rtnl
+from .namespaces import NETNS, ToolFailed, ip, opened_in, processes_in, tool
+
+LABS = Path("/run/wackamole-lab")
+CLIENT, OBSERVER, SWITCH = "client", "observer", "switch"
+PREFIX = "wl-"
+SETTLED_SECONDS_MAX = 60.0
+
+
+class LabRefused(Exception):
+    """The lab cannot do that; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a lab consists of. `config` is the text of the daemons' configuration."""
+
+    name: str
+    nodes: tuple[str, ...]
+    rings: int
+    vips: tuple[tuple[str, str], ...]  # name, address
+    config: str
+
+    @staticmethod
+    def of(
+        name: str,
+        *,
+        nodes: int = 3,
+        vips: int = 6,
+        vips6: int | None = None,
+        detection: str = "300ms",
+        rings: int = 1,
+        settings: str = "",
+        config: Path | None = None,
+    ) -> Layout:
+        """A layout of that many nodes and VIPs, the last `vips6` of them IPv6 (default: one of six). `settings` is
+        TOML that goes in front; `config` a file whose VIPs and settings are used instead."""
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,23}", name):
+            raise LabRefused(f"{name!r} is no name for a lab: small letters, digits and -, at most 24")
+        names = tuple(string.ascii_lowercase[:nodes])
+        if config is not None:
+            return _layout_of_file(name, names, rings, config)
+        six = vips // 6 if vips6 is None else vips6
+        addresses = [f"10.77.{1 + i // 250}.{1 + i % 250}" for i in range(vips - six)]
+        addresses += [f"fd77::1:{i + 1:x}" for i in range(six)]
+        named = tuple((f"v{i}", a) for i, a in enumerate(addresses, 1))
+        lines = [settings, f'[cluster]\nname = "{name}"\n', f'[engine]\ndetection = "{detection}"\n']
+        lines += [_node_toml(n, i, rings) for i, n in enumerate(names)]
+        lines += [f'[[vip]]\nname = "{n}"\naddress = "{a}"\ninterface = "eth0"\n' for n, a in named]
+        return Layout(name, names, rings, named, "\n".join(line for line in lines if line))
+
+    def namespace(self, host: str) -> str:
+        """The network namespace of a host."""
+        return f"{PREFIX}{self.name}-{host}"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Everything with a cable."""
+        return (*self.nodes, CLIENT, OBSERVER)
+
+
+def _node_toml(name: str, index: int, rings: int) -> str:
+    addresses = json.dumps([f"10.{77 + ring}.0.{11 + index}" for ring in range(rings)])
+    return f'[[node]]\nname = "{name}"\naddresses = {addresses}\n'
+
+
+def _layout_of_file(name: str, names: tuple[str, ...], rings: int, path: Path) -> Layout:
+    from ..config import ConfigError, load
+
+    try:
+        found = load(path)
+    except ConfigError as wrong:
+        raise LabRefused(f"this config cannot be used:\n{wrong}") from None
+    links = len(found.nodes[0].addresses)
+    text = path.read_text()
+    for index, node in enumerate(found.nodes):
+        for ring, address in enumerate(node.addresses):
+            text = text.replace(f'"{address}"', f'"10.{77 + ring}.0.{11 + index}"')
+    vips = tuple((v.vip.name, a.ip) for v in found.vips for a in v.vip.addresses)
+    return Layout(name, tuple(n.name for n in found.nodes), max(rings, links) if names else links, vips, text)
+
+
+class Lab:
+    """A lab that exists, made by this process or another."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._kernels: dict[str, tuple[int, Rtnl]] = {}
+
+    # -- made, found, taken away ----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def create(layout: Layout, *, ephemeral: bool = False) -> Lab:
+        """Make the network; no node runs yet. `ephemeral`: it shall not outlive this process; if this process is
+        killed, the next `create` takes it away."""
+        if os.geteuid() != 0:
+            raise LabRefused("a lab needs root: it makes network namespaces")
+        LABS.mkdir(mode=0o755, exist_ok=True)
+        with _locked():
+            _sweep()
+            home = LABS / layout.name
+            if home.exists():
+                raise LabRefused(f"the lab {layout.name} is up already; `wackamole lab down --name {layout.name}`")
+            home.mkdir(mode=0o700)
+            note = {"layout": asdict(layout), "owner": [os.getpid(), start_time(os.getpid())], "ephemeral": True}
+            (home / "lab.json").write_text(json.dumps(note))
+        lab = Lab(layout)
+        try:
+            lab._make_network()
+        except BaseException as wrong:
+            lab.down()
+            if isinstance(wrong, ToolFailed):
+                raise LabRefused(f"the network cannot be made: {wrong}") from None
+            raise
+        if not ephemeral:
+            lab.keep()
+        return lab
+
+    def keep(self) -> None:
+        """Let it outlive this process."""
+        file = self.home / "lab.json"
+        note = json.loads(file.read_text())
+        file.write_text(json.dumps({**note, "ephemeral": False}))
+
+    @staticmethod
+    def open(name: str, *, missing_ok: bool = False) -> Lab:
+        """A lab that is up. Raises LabRefused if there is none, unless what may be left of it is to be removed."""
+        if os.geteuid() != 0:
+            raise LabRefused("a lab needs root")
+        try:
+            note = json.loads((LABS / name / "lab.json").read_text())["layout"]
+        except (OSError, ValueError, KeyError):
+            if not missing_ok:
+                raise LabRefused(f"there is no lab {name}; `wackamole lab up`") from None
+            return Lab(Layout(name, (), 1, (), ""))
+        return Lab(
+            Layout(
+                note["name"],
+                tuple(note["nodes"]),
+                note["rings"],
+                tuple((n, a) for n, a in note["vips"]),
+                note["config"],
+            )
+        )
+
+    @property
+    def home(self) -> Path:
+        """The lab's directory."""
+        return LABS / self.layout.name
+
+    def down(self) -> None:
+        """End every process of its namespaces, and remove them and the directory."""
+        self._close_kernels()
+        _remove(self.layout.name)
+        for child in self._children.values():
+            child.wait()
+        self._children.clear()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    # -- the network ----------------------------------------------------------------------------------------------------
+
+    def _make_network(self) -> None:
+        switch = self.layout.namespace(SWITCH)
+        tool("ip", "netns", "add", switch)
+        lines = ["link set lo up"]
+        for ring in range(self.layout.rings):
+            lines += [f"link add br{ring} type bridge forward_delay 0 mcast_snooping 0", f"link set br{ring} up"]
+        ip(*lines, namespace=switch)
+        for host in self.layout.hosts:
+            self._make_host(host)
+
+    def _ports(self, host: str) -> list[str]:
+        rings = self.layout.rings if host in self.layout.nodes else 1
+        return [f"{host}.{ring}" for ring in range(rings)]
+
+    def _make_host(self, host: str) -> None:
+        here, switch = self.layout.namespace(host), self.layout.namespace(SWITCH)
+        tool("ip", "netns", "add", here)
+        number = {CLIENT: 200, OBSERVER: 201}.get(host) or 11 + self.layout.nodes.index(host)
+        for ring, port in enumerate(self._ports(host)):
+            ip(f"link add {port} type veth peer name eth{ring} netns {here}", namespace=switch)
+            ip(f"link set {port} master br{ring} up", namespace=switch)
+            ip(
+                "link set lo up",
+                f"addr add 10.{77 + ring}.0.{number}/16 dev eth{ring}",
+                f"addr add fd{77 + ring}::{number}/64 dev eth{ring} nodad",
+                f"link set eth{ring} up",
+                namespace=here,
+            )
+        if len(self._ports(host)) > 1:
+            # with two interfaces a host answers ARP for every address on each of them, if it is not told otherwise
+            tool("ip", "netns", "exec", here, "sysctl", "-q", "-w", "net.ipv4.conf.all.arp_ignore=1")
+        for folder in ("run/wackamole", "run/state"):
+            (self.home / host / folder).mkdir(parents=True, exist_ok=True)
+
+    # -- processes ------------------------------------------------------------------------------------------------------
+
+    def _command(self, host: str, *command: str) -> list[str]:
+        home = self.home / host
+        enter = [sys.executable, "-m", "wackamole.lab.enter", self.layout.namespace(host)]
+        return [*enter, str(home / "run"), *command]
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        """This process's, with this very package first on the path."""
+        here = str(Path(__file__).resolve().parents[2])
+        rest = os.environ.get("PYTHONPATH")
+        return {**os.environ, "PYTHONPATH": f"{here}:{rest}" if rest else here}
+
+    def call(self, host: str, *command: str) -> int:
+        """Run a command on a host in the foreground; its exit code."""
+        self._known(host, self.layout.hosts)
+        env = {**self.environment(), "WACKAMOLE_SOCKET": "/run/wackamole/control.sock"}
+        try:
+            return subprocess.run(self._command(host, *command), env=env, check=False).returncode
+        except KeyboardInterrupt:
+            return 130
+
+    def start_all(self) -> None:
+        """Start every node."""
+        for node in self.layout.nodes:
+            self.start(node)
+
+    def start(self, node: str, config: str | None = None) -> None:
+        """Start a node's daemon; a crashed host is made anew first."""
+        self._known(node)
+        if not (NETNS / self.layout.namespace(node)).exists():
+            self._make_host(node)
+        if self._daemon(node) is not None:
+            raise LabRefused(f"the daemon of {node} runs already")
+        home = self.home / node
+        file = home / "run/wackamole.toml"
+        file.write_text(config if config is not None else self.layout.config)
+        with (home / "daemon.log").open("ab") as log:
+            child = subprocess.Popen(
+                self._command(
+                    node, sys.executable, "-m", "wackamole.shell.daemon", "--config", "/run/wackamole.toml", "--node", node
+                ),
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._children[node] = child
+        (home / "daemon.json").write_text(json.dumps([child.pid, start_time(child.pid)]))
+
+    def _daemon(self, node: str) -> int | None:
+        """The pid of a node's daemon, if it lives."""
+        return _alive(self.home / node / "daemon.json")
+
+    def corosync(self, node: str) -> int | None:
+        """The pid of a node's Corosync, if it lives."""
+        try:
+            note = json.loads((self.home / node / "run/wackamole/corosync/running.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return int(note["pid"]) if start_time(int(note["pid"])) == note["started"] else None
+
+    def daemon(self, node: str) -> int:
+        """The pid of a node's daemon."""
+        self._known(node)
+        pid = self._daemon(node)
+        if pid is None:
+            raise LabRefused(f"the daemon of {node} does not run")
+        return pid
+
+    def log(self, node: str) -> str:
+        """What a node's daemons wrote."""
+        return (self.home / node / "daemon.log").read_text(errors="replace")
+
+    def _reap(self, node: str) -> None:
+        child = self._children.pop(node, None)
+        if child is not None:
+            child.wait()
+
+    # -- trouble --------------------------------------------------------------------------------------------------------
+
+    def crash(self, node: str) -> float:
+        """The host is gone at once: its ports, then all its processes, then its kernel's state. Returns when (monotonic)."""
+        self._known(node)
+        if not (NETNS / self.layout.namespace(node)).exists():
+            raise LabRefused(f"{node} has crashed already; `wackamole lab start {node}`")
+        switch = self.layout.namespace(SWITCH)
+        when = time.monotonic()
+        ip(*[f"link set {port} down" for port in self._ports(node)], namespace=switch)
+        _kill_all(self.layout.namespace(node))
+        self._reap(node)
+        self._forget_kernel(node)
+        _remove_namespace(self.layout.namespace(node))
+        with contextlib.suppress(ToolFailed):  # gone with its peer, unless the namespace lingers
+            ip(*[f"link del {port}" for port in self._ports(node)], namespace=switch)
+        for entry in (self.home / node / "run").iterdir():
+            if entry.is_dir() and entry.name != "state":
+                shutil.rmtree(entry, ignore_errors=True)
+            elif not entry.is_dir():
+                entry.unlink()
+        (self.home / node / "daemon.json").unlink(missing_ok=True)
+        return when
+
+    def kill_daemon(self, node: str) -> float:
+        """kill -9 of the daemon alone. Returns when (monotonic)."""
+        pid = self.daemon(node)
+        when = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        self._reap(node)
+        return when
+
+    def kill_corosync(self, node: str) -> float:
+        """kill -9 of the node's Corosync alone. Returns when (monotonic)."""
+        pid = self.corosync(node)
+        if pid is None:
+            raise LabRefused(f"{node} runs no Corosync")
+        when = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        return when
+
+    def stop(self, node: str) -> float:
+        """SIGTERM: hand everything over and leave. Returns when (monotonic); the daemon ends by itself."""
+        pid = self.daemon(node)
+        when = time.monotonic()
+        os.kill(pid, signal.SIGTERM)
+        return when
+
+    def freeze(self, node: str) -> float:
+        """SIGSTOP for the daemon and its Corosync. Returns when (monotonic)."""
+        self._known(node)
+        when = time.monotonic()
+        for pid in (self.corosync(node), self._daemon(node)):
+            if pid is not None:
+                os.kill(pid, signal.SIGSTOP)
+        return when
+
+    def thaw(self, node: str) -> float:
+        """SIGCONT for both. Returns when (monotonic)."""
+        self._known(node)
+        when = time.monotonic()
+        for pid in (self.corosync(node), self._daemon(node)):
+            if pid is not None:
+                os.kill(pid, signal.SIGCONT)
+        return when
+
+    def cut(self, node: str) -> float:
+        """Pull the cables: no carrier on both sides. Returns when (monotonic)."""
+        self._known(node)
+        when = time.monotonic()
+        ip(*[f"link set {port} down" for port in self._ports(node)], namespace=self.layout.namespace(SWITCH))
+        return when
+
+    def plug(self, node: str) -> float:
+        """Plug the cables in. Returns when (monotonic)."""
+        self._known(node)
+        when = time.monotonic()
+        ip(*[f"link set {port} up" for port in self._ports(node)], namespace=self.layout.namespace(SWITCH))
+        return when
+
+    def partition(self, *groups: Iterable[str]) -> float:
+        """Nodes of different groups do not hear each other any more; client and observer hear all. Nodes that are not
+        named are one more group. Returns when (monotonic)."""
+        sides = [tuple(g) for g in groups]
+        named = [n for side in sides for n in side]
+        for node in named:
+            self._known(node)
+        if len(set(named)) != len(named):
+            raise LabRefused("a node can be in one group only")
+        rest = tuple(n for n in self.layout.nodes if n not in named)
+        if rest:
+            sides.append(rest)
+        rules = [
+            f'iifname "{a}" oifname "{b}" drop'
+            for one in sides
+            for other in sides
+            if one is not other
+            for x in one
+            for y in other
+            for a in self._ports(x)
+            for b in self._ports(y)
+        ]
+        return self._filter(rules)
+
+    def heal(self) -> float:
+        """Everybody hears everybody again. Returns when (monotonic)."""
+        return self._filter([])
+
+    def _filter(self, rules: list[str]) -> float:
+        body = "\n".join(rules)
+        text = (
+            "table bridge lab\ndelete table bridge lab\n"
+            f"table bridge lab {{ chain forward {{ type filter hook forward priority 0;\n{body}\n}} }}\n"
+        )
+        when = time.monotonic()
+        tool("ip", "netns", "exec", self.layout.namespace(SWITCH), "nft", "-f", "-", text=text)
+        return when
+
+    # -- facts ----------------------------------------------------------------------------------------------------------
+
+    def ask(self, node: str, verb: str, **arguments: object) -> Any:
+        """One request to a node's daemon."""
+        return ask(str(self.home / node / "run/wackamole/control.sock"), verb, arguments)
+
+    def status(self, node: str) -> dict[str, Any] | None:
+        """A node's status, or None when its daemon does not answer."""
+        try:
+            found = self.ask(node, "status")
+        except (NotReachable, Refused):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def kernel(self, node: str) -> frozenset[str]:
+        """The VIP addresses that a node's kernel has, as text without prefix; also foreign ones of the same address."""
+        wanted = {a for _, a in self.layout.vips}
+        return frozenset(text for text in map(_text, self._addresses(node)) if text in wanted)
+
+    def _addresses(self, node: str) -> list[Placed]:
+        path = NETNS / self.layout.namespace(node)
+        try:
+            inode = path.stat().st_ino
+        except FileNotFoundError:
+            return []
+        known = self._kernels.get(node)
+        if known is None or known[0] != inode:
+            self._forget_kernel(node)
+            self._kernels[node] = (inode, opened_in(self.layout.namespace(node), Rtnl))
+        return self._kernels[node][1].addresses()
+
+    def _forget_kernel(self, node: str) -> None:
+        known = self._kernels.pop(node, None)
+        if known is not None:
+            known[1].close()
+
+    def _close_kernels(self) -> None:
+        for node in list(self._kernels):
+            self._forget_kernel(node)
+
+    def holders(self, address: str) -> set[str]:
+        """The nodes whose kernel has an address."""
+        return {n for n in self.layout.nodes if address in self.kernel(n)}
+
+    def statuses(self) -> dict[str, Any]:
+        """Everything of everybody, for people and programs."""
+        nodes = {}
+        for node in self.layout.nodes:
+            up = (NETNS / self.layout.namespace(node)).exists()
+            nodes[node] = {
+                "host": "up" if up else "crashed",
+                "daemon": "runs" if self._daemon(node) is not None else "-",
+                "kernel": sorted(self.kernel(node)),
+                "status": self.status(node),
+            }
+        return {"lab": self.layout.name, "nodes": nodes}
+
+    def settled(self, nodes: Iterable[str] | None = None) -> bool:
+        """Whether these nodes (default: all) are the members of one settled view, agree on every VIP, and their
+        kernels have exactly what the table says, each address once."""
+        wanted = sorted(nodes if nodes is not None else self.layout.nodes)
+        found = [self.status(n) for n in wanted]
+        tables = set()
+        for status in found:
+            if status is None or status["phase"] != "settled":
+                return False
+            if sorted(m["name"] for m in status["view"]["members"]) != wanted:
+                return False
+            if any(v["moving"] or v["holder"] is None for v in status["vips"]):
+                return False
+            tables.add(json.dumps([[v["name"], v["holder"]] for v in status["vips"]]))
+        if len(tables) != 1:
+            return False
+        first = found[0]
+        assert first is not None
+        for vip in first["vips"]:
+            for address in vip["addresses"]:
+                if self.holders(address.partition("/")[0]) & set(wanted) != {vip["holder"]}:
+                    return False
+        return True
+
+    def until(self, fact: Callable[[], bool], *, within_s: float, story: str) -> float:
+        """Wait for a fact; how long it took, seconds. Raises AssertionError with the story and everybody's last words."""
+        began = time.monotonic()
+        while not fact():
+            if time.monotonic() - began > within_s:
+                logs = "\n".join(
+                    f"--- {n}\n" + "\n".join(self.log(n).splitlines()[-15:])
+                    for n in self.layout.nodes
+                    if (self.home / n / "daemon.log").exists()
+                )
+                raise AssertionError(f"not within {within_s} s: {story}\n{logs}")
+            time.sleep(0.01)
+        return time.monotonic() - began
+
+    def until_settled(self, nodes: Iterable[str] | None = None, *, within_s: float = SETTLED_SECONDS_MAX) -> float:
+        """Wait until these nodes (default: all) are settled; how long it took, seconds."""
+        wanted = tuple(nodes) if nodes is not None else self.layout.nodes
+        return self.until(lambda: self.settled(wanted), within_s=within_s, story=f"{', '.join(wanted)} settle")
+
+    def _known(self, host: str, hosts: tuple[str, ...] = ()) -> None:
+        if host not in (hosts or self.layout.nodes):
+            raise LabRefused(f"the lab has no {host!r} (there are: {', '.join(hosts or self.layout.nodes)})")
+
+
+def _text(address: Placed) -> str:
+    import ipaddress
+
+    return str(ipaddress.ip_address(address.ip))
+
+
+def _alive(file: Path) -> int | None:
+    try:
+        pid, started = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return int(pid) if start_time(int(pid)) == started else None
+
+
+def _kill_all(namespace: str) -> None:
+    """SIGKILL for all processes of a namespace that is ours, until there are none."""
+    for _ in range(200):
+        found = processes_in(namespace)
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in found:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.01)
+
+
+def _remove_namespace(namespace: str) -> None:
+    if (NETNS / namespace).exists():
+        tool("ip", "netns", "delete", namespace)
+
+
+def _remove(name: str) -> None:
+    """Take a lab away, whatever is there of it."""
+    namespaces = [p.name for p in NETNS.glob(f"{PREFIX}{name}-*")] if NETNS.is_dir() else []
+    mine = [n for n in namespaces if "-" not in n.removeprefix(f"{PREFIX}{name}-")]
+    for namespace in mine:
+        _kill_all(namespace)
+    for namespace in mine:
+        _remove_namespace(namespace)
+    shutil.rmtree(LABS / name, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove labs that were not to outlive their owner, and whose owner is gone."""
+    for home in LABS.iterdir():
+        if not home.is_dir():
+            continue
+        try:
+            note = json.loads((home / "lab.json").read_text())
+            pid, started = note["owner"]
+            if not note["ephemeral"] or start_time(int(pid)) == started:
+                continue
+        except (OSError, ValueError, KeyError):
+            pass  # killed before it could write down what it is
+        _remove(home.name)
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    with (LABS / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
