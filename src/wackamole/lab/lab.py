@@ -210,12 +210,20 @@ class Lab:
         rings = self.layout.rings if host in self.layout.nodes else 1
         return [f"{host}.{ring}" for ring in range(rings)]
 
+    def _number(self, host: str) -> int:
+        return {CLIENT: 200, OBSERVER: 201}.get(host) or 11 + self.layout.nodes.index(host)
+
+    def macs(self) -> dict[str, str]:
+        """The nodes' hardware addresses on the first network."""
+        return {n: f"02:57:00:00:00:{self._number(n):02x}" for n in self.layout.nodes}
+
     def _make_host(self, host: str) -> None:
         here, switch = self.layout.namespace(host), self.layout.namespace(SWITCH)
         tool("ip", "netns", "add", here)
-        number = {CLIENT: 200, OBSERVER: 201}.get(host) or 11 + self.layout.nodes.index(host)
+        number = self._number(host)
         for ring, port in enumerate(self._ports(host)):
-            ip(f"link add {port} type veth peer name eth{ring} netns {here}", namespace=switch)
+            mac = f"02:57:00:{ring:02x}:00:{number:02x}"  # a host that was crashed comes back with its own
+            ip(f"link add {port} type veth peer name eth{ring} address {mac} netns {here}", namespace=switch)
             ip(f"link set {port} master br{ring} up", namespace=switch)
             ip(
                 "link set lo up",
@@ -247,6 +255,8 @@ class Lab:
     def call(self, host: str, *command: str) -> int:
         """Run a command on a host in the foreground; its exit code."""
         self._known(host, self.layout.hosts)
+        if command[0] == "--":
+            command = command[1:]
         env = {**self.environment(), "WACKAMOLE_SOCKET": "/run/wackamole/control.sock"}
         try:
             return subprocess.run(self._command(host, *command), env=env, check=False).returncode
@@ -271,7 +281,14 @@ class Lab:
         with (home / "daemon.log").open("ab") as log:
             child = subprocess.Popen(
                 self._command(
-                    node, sys.executable, "-m", "wackamole.shell.daemon", "--config", "/run/wackamole.toml", "--node", node
+                    node,
+                    sys.executable,
+                    "-m",
+                    "wackamole.shell.daemon",
+                    "--config",
+                    "/run/wackamole.toml",
+                    "--node",
+                    node,
                 ),
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
@@ -423,7 +440,7 @@ class Lab:
         body = "\n".join(rules)
         text = (
             "table bridge lab\ndelete table bridge lab\n"
-            f"table bridge lab {{ chain forward {{ type filter hook forward priority 0;\n{body}\n}} }}\n"
+            f"table bridge lab {{\nchain forward {{\ntype filter hook forward priority 0;\n{body}\n}}\n}}\n"
         )
         when = time.monotonic()
         tool("ip", "netns", "exec", self.layout.namespace(SWITCH), "nft", "-f", "-", text=text)
@@ -431,7 +448,7 @@ class Lab:
 
     # -- facts ----------------------------------------------------------------------------------------------------------
 
-    def ask(self, node: str, verb: str, **arguments: object) -> Any:
+    def ask(self, node: str, verb: str, arguments: dict[str, object] | None = None) -> Any:
         """One request to a node's daemon."""
         return ask(str(self.home / node / "run/wackamole/control.sock"), verb, arguments)
 

@@ -23,7 +23,7 @@ from ..config import Config, ConfigError, NodeConfig, find_self, load, settings_
 from ..core import effects as do
 from ..core import events as ev
 from ..core.machine import next_deadline_ms, step
-from ..core.model import NodeId, NotEligible, Phase, VipKey
+from ..core.model import Cause, NodeId, NotEligible, Phase, Report, Row, VipKey
 from ..core.state import State, initial
 from ..engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
 from ..engine.corosync.adapter import CorosyncEngine
@@ -59,6 +59,7 @@ class Daemon:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms: int | None = None
         self._since: dict[VipKey, float] = {}
+        self._holders: dict[VipKey, NodeId | None] = {}  # as of the last settled table
         self._changed: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._bad_messages = 0
@@ -125,20 +126,8 @@ class Daemon:
         after = self.state
         names = {r.node: r for r in (*before.table.reports, *after.table.reports)}
         if after.phase is Phase.SETTLED:
-            old = {row.key: row.holder for row in before.table.rows} if before.phase is Phase.SETTLED else {}
             for row in after.table.rows:
-                was = old.get(row.key)
-                if row.holder != was or row.key not in self._since:
-                    self._since[row.key] = time.time()
-                    if row.holder != was:
-                        self.journal.record(
-                            "moved",
-                            vip=row.vip.name,
-                            source=name_of(names, was) or "nobody",
-                            to=name_of(names, row.holder) or "nobody",
-                            cause=row.cause.value,
-                            view=str(after.view.id) if after.view else "-",
-                        )
+                self._row_settled(row, names)
         for waiter in self._changed:
             if not waiter.done():
                 waiter.set_result(None)
@@ -148,6 +137,25 @@ class Daemon:
             self._notifier.ready()
         held = sum(1 for row in after.table.rows if row.holder == after.me)
         self._notifier.status(f"{after.phase.value}; {held} of {len(after.table.rows)} addresses here")
+
+    def _row_settled(self, row: Row, names: dict[NodeId, Report]) -> None:
+        """Compare with what was known when this member was settled last; a newcomer's first sight of a holder is no move."""
+        seen = row.key in self._holders
+        was = self._holders.get(row.key)
+        if seen and was == row.holder:
+            return
+        self._holders[row.key] = row.holder
+        self._since[row.key] = time.time()
+        if not seen and (row.holder is None or row.cause is Cause.CLAIM):
+            return
+        self.journal.record(
+            "moved",
+            vip=row.vip.name,
+            source=name_of(names, was) or "nobody",
+            to=name_of(names, row.holder) or "nobody",
+            cause=row.cause.value,
+            view=str(self.state.view.id) if self.state.view else "-",
+        )
 
     def _arm(self) -> None:
         due_ms = next_deadline_ms(self.state)

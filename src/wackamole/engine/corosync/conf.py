@@ -46,7 +46,7 @@ def timings(detection_ms: int, links: int) -> Timings:
     join = max(30, min(50, consensus * 6 // 10))
     merge = max(50, min(200, detection_ms // 5))
     if links == 1:
-        return Timings(token, consensus, join, merge, 1000, 600_000, 1)
+        return Timings(token, consensus, join, merge, 100, 600_000, 1)
     interval = max(20, token // 8)
     return Timings(token, consensus, join, merge, interval, interval * 3, 1)
 
@@ -65,7 +65,7 @@ def derived_key(secret: bytes) -> bytes:
 def corosync_conf(
     cluster: str,
     nodes: tuple[RingNode, ...],
-    detection_ms: int,
+    timers: Timings,
     *,
     key_file: str | None,
     log_file: str,
@@ -74,7 +74,7 @@ def corosync_conf(
 ) -> str:
     """The text of corosync.conf. The same on all nodes of one config, but for the paths."""
     links = min(len(n.addresses) for n in nodes)
-    t = timings(detection_ms, links)
+    t = timers
     crypto = "aes256" if key_file else "none"
     digest = "sha256" if key_file else "none"
     lines = [

@@ -17,7 +17,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .conf import RingNode, corosync_conf, derived_key
+from .conf import RingNode, corosync_conf, derived_key, timings
 
 STOP_SECONDS_MAX = 5.0
 SYSTEMD = Path("/run/systemd/system")
@@ -114,7 +114,7 @@ class ManagedCorosync:
         text = corosync_conf(
             self.cluster,
             self._nodes,
-            self.detection_ms,
+            timings(self.detection_ms, self.links),
             key_file=str(key_file) if key_file else None,
             log_file=str(self._directory / "corosync.log"),
             state_dir=str(self._state_dir),
