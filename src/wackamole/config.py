@@ -27,7 +27,8 @@ NODES_MAX = 64
 VIPS_MAX = 4096
 ADDRESSES_PER_VIP_MAX = 64
 FILE_BYTES_MAX = 4 << 20
-DETECTION_MS_MIN, DETECTION_MS_MAX = 100, 60_000
+DETECTION_MS_MIN, DETECTION_MS_MAX = 200, 60_000
+"""Below 200 ms Corosync refuses the token time that is left (it must be four retransmissions of at least 30 ms)."""
 RUN_DIR = "/run/wackamole"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")

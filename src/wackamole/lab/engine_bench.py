@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..engine.corosync.conf import RingNode, Timings, corosync_conf
-from .lab import Lab, Layout
-from .namespaces import tool
+from .lab import SWITCH, Lab, Layout
+from .namespaces import ip, tool
 
 WATCH = "--watch"
 
@@ -194,6 +194,13 @@ def measure(
             at = ring.lab.heal()
             heals.append(max(ring.when(n, everybody, at) for n in names) - at)
             spurious_join += sum(ring.lost_between(n, rest, began) for n in rest)
+        spurious_link = 0
+        if rings > 1:
+            switch, began = ring.lab.layout.namespace(SWITCH), time.monotonic()
+            for state in ("down", "up"):
+                ip(f"link set {victim}.0 {state}", namespace=switch)
+                time.sleep(3.0)
+            spurious_link = sum(ring.lost_between(n, everybody, began) for n in names)
     ms: Callable[[float], float] = lambda s: round(s * 1000, 1)  # noqa: E731
     return {
         "death_median": ms(statistics.median(deaths)),
@@ -203,6 +210,7 @@ def measure(
         "heal_max": ms(max(heals)),
         "spurious_idle": spurious_idle,
         "spurious_join": spurious_join,
+        "spurious_link": spurious_link,
     }
 
 
@@ -219,7 +227,11 @@ def main() -> None:
     for text in given.sets:
         token, consensus, join, merge, interval, timeout, pongs, rings = map(int, text.split("/"))
         timers = Timings(token, consensus, join, merge, interval, timeout, pongs)
-        found = measure(timers, nodes=given.nodes, rings=rings, rounds=given.rounds, idle_s=given.idle)
+        try:
+            found = measure(timers, nodes=given.nodes, rings=rings, rounds=given.rounds, idle_s=given.idle)
+        except TimeoutError as wrong:
+            print(text, f"failed: {wrong}", flush=True)
+            continue
         print(text, " ".join(f"{k}={v:g}" for k, v in found.items()), flush=True)
 
 

@@ -154,7 +154,7 @@ class CorosyncEngine:
         self._timers = {key.rpartition(".")[2]: value for key, value in found.items()}
         if self._managed is None:
             return
-        asked = timings(self._managed.detection_ms, self._managed.links)
+        asked = timings(self._managed.detection_ms)
         for name in TIMERS:
             if name in self._timers and self._timers[name] != getattr(asked, name):
                 self._record("engine_timing_differs", timer=name, asked=getattr(asked, name), runs=self._timers[name])

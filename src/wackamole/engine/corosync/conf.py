@@ -38,17 +38,15 @@ class Timings:
     knet_pong_count: int
 
 
-def timings(detection_ms: int, links: int) -> Timings:
-    """Derive the timers. With one link a cut must never mark the link down, because a link that was down needs over a
-    second to be up again; with more, a dead link must be noticed within the token time."""
-    consensus = max(CONSENSUS_MIN_MS, detection_ms * 24 // 100)
-    token = max(50, detection_ms * 8 // 10)
+def timings(detection_ms: int) -> Timings:
+    """Derive the timers. A link must never be marked down: one that was needs over a second to be up again, and a stall
+    of the machine would mark it. With more than one link every packet goes over all of them (`link_mode: active`), so
+    nothing has to be noticed there either."""
+    consensus = max(CONSENSUS_MIN_MS, detection_ms // 5)
+    token = detection_ms - consensus
     join = max(30, min(50, consensus * 6 // 10))
     merge = max(50, min(200, detection_ms // 5))
-    if links == 1:
-        return Timings(token, consensus, join, merge, 100, 600_000, 1)
-    interval = max(20, token // 8)
-    return Timings(token, consensus, join, merge, interval, interval * 3, 1)
+    return Timings(token, consensus, join, merge, 100, 600_000, 1)
 
 
 def node_id(address: str) -> int:
@@ -95,6 +93,8 @@ def corosync_conf(
         f"    crypto_cipher: {crypto}",
         f"    crypto_hash: {digest}",
     ]
+    if links > 1:
+        lines.append("    link_mode: active")
     if key_file:
         lines.append(f"    keyfile: {key_file}")
     for link in range(links):

@@ -154,11 +154,14 @@ class Connection:
             "cpg_model_initialize",
             self._lib.cpg_model_initialize(c.byref(self._handle), c.c_int(MODEL_V1), c.byref(model), None),
         )
-        node = c.c_uint32(0)
-        self._check("cpg_local_get", self._lib.cpg_local_get(self._handle, c.byref(node)))
+        node, fd = c.c_uint32(0), c.c_int(-1)
+        try:
+            self._check("cpg_local_get", self._lib.cpg_local_get(self._handle, c.byref(node)))
+            self._check("cpg_fd_get", self._lib.cpg_fd_get(self._handle, c.byref(fd)))
+        except CpgError:
+            self.close()
+            raise
         self.nodeid: int = node.value
-        fd = c.c_int(-1)
-        self._check("cpg_fd_get", self._lib.cpg_fd_get(self._handle, c.byref(fd)))
         self.fd: int = fd.value
 
     def _check(self, call: str, code: int) -> None:

@@ -114,7 +114,7 @@ class ManagedCorosync:
         text = corosync_conf(
             self.cluster,
             self._nodes,
-            timings(self.detection_ms, self.links),
+            timings(self.detection_ms),
             key_file=str(key_file) if key_file else None,
             log_file=str(self._directory / "corosync.log"),
             state_dir=str(self._state_dir),
