@@ -86,6 +86,26 @@ class Story:
     def do_split(self, *groups: str) -> None:
         self.world.partition([[self.ids[n] for n in g.split(",")] for g in groups])
 
+    def do_hidden_crash(self, name: str) -> None:
+        """The engine shows only that a member is gone, and does not vouch for what came between."""
+        node = self.ids[name]
+        rest = [n for n in self.world.network.nodes() if n != node]
+        self.world.network.partition([rest, [node]], hidden=True)
+        self.world._remove(node)
+        self.world.network.crash(node)
+
+    def do_lose_and_cut(self, name: str) -> None:
+        """A member is cut off; of what was under way, only what somebody has delivered already survives."""
+        node = self.ids[name]
+        self.world.network.partition([[n for n in self.world.network.nodes() if n != node], [node]], lose=True)
+
+    def do_hang(self, name: str) -> None:
+        """The daemon stands still: nothing is delivered to it, its clock does nothing."""
+        self.world.hung |= {self.ids[name]}
+
+    def do_balance(self, name: str) -> None:
+        self.world.tell(self.ids[name], ev.BalanceRequested())
+
     def do_heal(self) -> None:
         self.world.partition([self.ids.values()])
 

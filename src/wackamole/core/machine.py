@@ -519,12 +519,13 @@ class _Step:
         barred = key not in report.known or (reason is not None and reason.forbids)
         return (int(barred), -report.component, node)
 
+    def _awaited(self, view: View) -> tuple[NodeId, ...]:
+        """Members whose State has not been delivered in this exchange; the evicted are not waited for (hazard 17)."""
+        return tuple(m for m in view.members if m not in self.evicted and m not in self.reports)
+
     def _complete_if_all(self) -> None:
         view = self.s.view
-        if view is None or self.s.phase is not Phase.EXCHANGE:
-            return
-        awaited = [m for m in view.members if m not in self.evicted and m not in self.reports]
-        if awaited:
+        if view is None or self.s.phase is not Phase.EXCHANGE or self._awaited(view):
             return
         self.s = replace(
             self.s,

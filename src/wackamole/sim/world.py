@@ -50,6 +50,8 @@ class World:
     inherited: frozenset[tuple[str, NodeId, NodeId]] = frozenset()
     """Addresses that two members had when they entered their common view: a merge's, to be resolved, never to be added to."""
     definitions: dict[VipKey, Vip] = field(default_factory=dict)
+    hung: frozenset[NodeId] = frozenset()
+    """Members to whom nothing happens: neither deliveries nor time."""
 
     def fork(self) -> World:
         """A copy that can go its own way; histories are not copied."""
@@ -62,6 +64,7 @@ class World:
             None,
             self.inherited,
             self.definitions,
+            self.hung,
         )
 
     def fingerprint(self) -> object:
@@ -107,6 +110,8 @@ class World:
         """What can happen next without the environment: a delivery or a kernel operation, in a fixed order."""
         found: list[tuple[str, NodeId]] = []
         for node in sorted(self.members):
+            if node in self.hung:
+                continue
             if self.members[node].asked is not None:
                 found.append(("kernel", node))
             if self.network.pending(node):
@@ -214,7 +219,11 @@ class World:
         end = self.now_ms + ms
         self.run()
         while True:
-            due = [(d, n) for n, m in sorted(self.members.items()) if (d := next_deadline_ms(m.state)) is not None]
+            due = [
+                (d, n)
+                for n, m in sorted(self.members.items())
+                if n not in self.hung and (d := next_deadline_ms(m.state)) is not None
+            ]
             at, node = min(due, default=(end + 1, NodeId(0)))
             if at > end:
                 break

@@ -1,0 +1,76 @@
+"""Every ordering of a small world: 3 nodes, 2 VIPs. And: the search finds the faults that are put into the core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from wackamole.core import machine
+from wackamole.core.model import Phase, View
+from wackamole.sim.search import Violation, search, small_world
+
+
+@pytest.mark.parametrize(
+    ("changes", "meaning"),
+    [
+        ("rrrr", "every view history of length 4, each change at rest, all interleavings between"),
+        ("aa", "two changes of views, each at any moment"),
+    ],
+)
+def test_every_interleaving_is_safe_and_live(changes: str, meaning: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = search(small_world(), changes, seconds_max=240)
+    with capsys.disabled():
+        print(f"\nsearch: 3 nodes, 2 VIPs, {meaning}: {found}")
+    assert found.complete
+
+
+# -- faults that are put in on purpose: a search that finds nothing proves nothing unless it finds these
+
+
+def never_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every view is entered as if all its members had come along."""
+    on_view = machine._Step._on_view
+    monkeypatch.setattr(
+        machine._Step, "_on_view", lambda self, view: on_view(self, replace(view, joined=(), direct=True))
+    )
+
+
+def exchange_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exchange is over when anybody's State has come."""
+    monkeypatch.setattr(machine._Step, "_awaited", lambda self, view: ())
+
+
+def unfinished_counts_as_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zero rounds out of a view whose exchange was not completed (hazard 1)."""
+    on_view = machine._Step._on_view
+
+    def careless(self: machine._Step, view: View) -> None:
+        if self.s.phase is Phase.EXCHANGE:
+            self.s = replace(self.s, phase=Phase.SETTLED)
+        on_view(self, view)
+
+    monkeypatch.setattr(machine._Step, "_on_view", careless)
+
+
+def losers_are_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who lost a conflict counts as gone before its kernel has confirmed that."""
+    monkeypatch.setattr(machine._Step, "_must_release", lambda self, row, node: None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "changes"),
+    [
+        (never_exchange, "rr"),
+        (exchange_ends_early, "rr"),
+        (unfinished_counts_as_settled, "rra"),
+        (losers_are_not_awaited, "rra"),
+    ],
+)
+def test_the_search_finds_a_fault(
+    fault: Callable[[pytest.MonkeyPatch], None], changes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault(monkeypatch)
+    with pytest.raises((Violation, AssertionError)):
+        search(small_world(), changes, seconds_max=240)
