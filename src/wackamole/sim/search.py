@@ -12,6 +12,7 @@ at once, since it commutes with everything.
 
 from __future__ import annotations
 
+import random
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator
@@ -110,7 +111,7 @@ class RememberingWorld(World):
         """As World's, with the identity of remembered states in place of the states."""
         return (
             self.network.fingerprint(),
-            tuple((n, id(m.state), m.kernel, m.asked, m.gone) for n, m in sorted(self.members.items())),
+            tuple((n, id(m.state), m.kernel, m.asked, m.gone, m.brought) for n, m in sorted(self.members.items())),
             self.inherited,
             self.now_ms,
         )
@@ -187,6 +188,7 @@ def calm(world: World) -> None:
     views = world.network.calm()
     for node, member in world.members.items():
         state = member.state
+        member.brought = ()
         table = replace(
             state.table,
             rows=tuple(replace(row, generation=0, previous=None, cause=Cause.NONE) for row in state.table.rows),
@@ -235,6 +237,30 @@ def search(start: World, changes: str, *, seconds_max: float) -> Found:
                 seen[there] = (place, choice)
                 queue.append((next_world, left_then, there))
     return Found(len(seen), transitions, rests, time.monotonic() - began, complete=True)
+
+
+def wander(start: World, changes: str, *, walks: int, seed: int) -> int:
+    """Random walks, for worlds too large to search: each makes all its changes at some moment and ends at rest. Returns
+    the number of steps; raises Violation."""
+    dice = random.Random(seed)  # noqa: S311 - not for secrets
+    steps = 0
+    for _ in range(walks):
+        world, left = start.fork(), changes
+        taken: list[str] = []
+        while options := list(choices(world, left)):
+            acting = [o for o in options if o[0][0] == "act"]
+            changing = [o for o in options if o[0][0] != "act"]
+            choice, left = dice.choice(changing if changing and (not acting or dice.random() < 0.15) else acting)
+            taken.append(str(choice))
+            steps += 1
+            try:
+                happen(world, choice)
+                no_address_is_held_twice(world)
+                settled_members_agree(world)
+            except AssertionError as wrong:
+                raise Violation("\n".join((str(wrong), *taken))) from wrong
+        check_rest(world, {0: None}, 0)
+    return steps
 
 
 def check_rest(world: World, seen: dict[object, tuple[object, Choice] | None], place: object) -> None:

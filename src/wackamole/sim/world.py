@@ -29,12 +29,13 @@ class Member:
     kernel: tuple[VipKey, ...] = ()
     asked: do.HoldExactly | None = None
     refusing: tuple[VipKey, ...] = ()
-    up: bool = True
     gone: bool = False
+    brought: tuple[VipKey, ...] = ()
+    """What its kernel may have had when it entered its view."""
 
     def fork(self) -> Member:
         """A copy that can go its own way."""
-        return Member(self.state, self.kernel, self.asked, self.refusing, self.up, self.gone)
+        return Member(self.state, self.kernel, self.asked, self.refusing, self.gone, self.brought)
 
 
 @dataclass(slots=True)
@@ -71,7 +72,9 @@ class World:
         """Equal for worlds that cannot be told apart by what they will do."""
         return (
             self.network.fingerprint(),
-            tuple((n, m.state, m.kernel, m.asked, m.refusing, m.up, m.gone) for n, m in sorted(self.members.items())),
+            tuple(
+                (n, m.state, m.kernel, m.asked, m.refusing, m.gone, m.brought) for n, m in sorted(self.members.items())
+            ),
             self.inherited,
             self.now_ms,
         )
@@ -132,6 +135,7 @@ class World:
             case Joined(me, incarnation):
                 self.tell(node, ev.EngineJoined(me, incarnation))
             case NewView(view):
+                self.members[node].brought = self.members[node].state.may_hold
                 self.tell(node, ev.ViewInstalled(view))
                 self._enter_view(node)
             case Delivered(sender, payload):
@@ -270,16 +274,16 @@ class World:
         return any(a.ip == ip for k in member.state.may_hold for a in self.vip(k).addresses)
 
     def _enter_view(self, node: NodeId) -> None:
-        """Remember which doubles came along into a view; any other is a violation."""
-        mine = self.members[node].state
-        assert mine.view is not None
+        """Remember which doubles came along into a view: what both had when they entered it. Any other is a violation."""
+        mine = self.members[node]
+        assert mine.state.view is not None
         kept = {x for x in self.inherited if node not in x[1:]}
+        ours = {a.ip for k in mine.brought for a in self.vip(k).addresses}
         for other, member in self.members.items():
-            if other == node or member.state.view is None or member.state.view.id != mine.view.id:
+            if other == node or member.state.view is None or member.state.view.id != mine.state.view.id:
                 continue
-            for ip in {a.ip for k in mine.may_hold for a in self.vip(k).addresses}:
-                if self._may_have(other, ip):
-                    kept.add((ip, *sorted((node, other))))  # type: ignore[arg-type]
+            for ip in ours & {a.ip for k in member.brought for a in self.vip(k).addresses}:
+                kept.add((ip, min(node, other), max(node, other)))
         self.inherited = frozenset(kept)
 
     def with_settings(self, node: NodeId, **changes: object) -> None:
