@@ -22,6 +22,7 @@ from typing import Any
 from . import __version__
 from .core.model import Address, Partition, Settings, Vip
 from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
+from .wire import WEIGHT_MAX
 
 NODES_MAX = 64
 VIPS_MAX = 4096
@@ -386,17 +387,18 @@ class _Reader:
             name = self.name(table, where)
             self.unique(names, name, f"{where}.name", "node")
             addresses = self.links(table, where)
+            doubled = any(address in taken for address in addresses)
             for address in addresses:
                 self.unique(taken, address, where + (".address" if "address" in table else ".addresses"), "address")
             number = self.number(table, where, "id", node_id(addresses[0]) if addresses else 1, 1, NODE_ID_MAX)
             other = numbers.setdefault(number, name)
-            if addresses and other != name:
+            if addresses and other != name and not doubled:  # one address twice is one mistake, not two
                 self.wrong(
                     f"{where}.id" if "id" in table else where,
                     f"has the number {number}, as node {other} has"
                     + ("" if "id" in table else " (the last 16 bits of its address); set `id`"),
                 )
-            weight = self.number(table, where, "weight", 1, 0, 1000)
+            weight = self.number(table, where, "weight", 1, 0, WEIGHT_MAX)
             interfaces = self.interfaces(table, where)
             found.append(NodeConfig(name, number, addresses, weight, interfaces))
         self.same_links(found)

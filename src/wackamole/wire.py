@@ -16,7 +16,7 @@ from typing import Any, get_args
 import msgspec
 
 from .core import messages as say
-from .core.model import Address, ViewId, Vip
+from .core.model import Address, Report, ViewId, Vip
 from .engine.contract import PAYLOAD_BYTES_MAX
 
 VERSION = 1
@@ -24,6 +24,7 @@ COMPRESSED = 1
 COMPRESS_FROM = 8192
 BODY_BYTES_MAX = 16 << 20
 TEXT_MAX = 512
+WEIGHT_MAX = 1000
 
 _BY_NAME: dict[str, type] = {kind.__name__: kind for kind in get_args(say.Message)}
 _NAMES: dict[type, str] = {kind: name for name, kind in _BY_NAME.items()}
@@ -90,11 +91,11 @@ def _check(message: say.Message) -> None:
         case say.StateMessage():
             for known in message.known:
                 _check_vip(known.vip)
-            _check_text(message.report.name, *message.report.nodes, message.report.version)
+            _check_report(message.report)
         case say.Attributes():
             for vip in message.new:
                 _check_vip(vip)
-            _check_text(message.report.name, *message.report.nodes, message.report.version)
+            _check_report(message.report)
         case say.Adopt():
             for row in message.rows:
                 _check_vip(row.vip)
@@ -104,6 +105,12 @@ def _check(message: say.Message) -> None:
             _check_text(message.reason)
         case _:
             pass
+
+
+def _check_report(report: Report) -> None:
+    _check_text(report.name, *report.nodes, report.version)
+    if not 0 <= report.weight <= WEIGHT_MAX:
+        raise WireError(f"a weight of {report.weight} is not from 0 to {WEIGHT_MAX}")
 
 
 def _check_vip(vip: Vip) -> None:

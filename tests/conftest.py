@@ -1,0 +1,46 @@
+"""What all tests share: why the lab's tests are skipped where they cannot run, and a lab."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from wackamole.lab.lab import Lab, Layout
+
+NEEDED = ("ip", "nft", "corosync")
+
+
+def why_no_lab() -> str | None:
+    """Why no lab can be made here, or None."""
+    if os.geteuid() != 0:
+        return "needs root, for network namespaces: sudo script/test"
+    missing = [program for program in NEEDED if shutil.which(program) is None]
+    return f"{', '.join(missing)} not installed: sudo script/test installs what is missing" if missing else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = why_no_lab()
+    if reason is not None:
+        for item in items:
+            if item.get_closest_marker("lab") is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def make_lab() -> Iterator[Callable[..., Lab]]:
+    """Makes labs; takes them away at the end, whatever happened."""
+    made: list[Lab] = []
+
+    def make(**options: Any) -> Lab:
+        options.setdefault("detection", "1s")
+        lab = Lab.create(Layout.of(f"t{os.getpid()}-{len(made)}", **options), ephemeral=True)
+        made.append(lab)
+        return lab
+
+    yield make
+    for lab in made:
+        lab.down()

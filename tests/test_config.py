@@ -1,0 +1,201 @@
+"""The config: every problem at once, each with its place; equal meaning, equal digest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wackamole.config import ConfigError, find_self, load, parse, settings_for
+
+GOOD = """\
+[cluster]
+name = "web"
+
+[[node]]
+name = "a"
+address = "10.0.0.11"
+
+[[node]]
+name = "b"
+address = "10.0.0.12"
+
+[[vip]]
+name = "web-1"
+address = "192.0.2.10/32"
+"""
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "web.toml")
+    return list(caught.value.problems)
+
+
+def the_problem(text: str) -> str:
+    found = problems(text)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_the_smallest_config_has_the_documented_defaults() -> None:
+    config = parse(GOOD)
+    assert config.engine.detection_ms == 300
+    assert config.engine.managed
+    assert config.cluster.mature_ms == 5000
+    assert config.balance.moves_per_round is None
+    assert config.control.socket == "/run/wackamole/control.sock"
+    assert [n.id for n in config.nodes] == [11, 12]
+    assert str(config.vips[0].vip.addresses[0]) == "192.0.2.10/32"
+
+
+def test_every_problem_is_told_at_once_each_with_its_line() -> None:
+    text = GOOD.replace('"192.0.2.10/32"', '"10.0.0.300/24"').replace('"10.0.0.12"', '"10.0.0.11"')
+    text += '\n[[vip]]\nname = "web-1"\naddress = "192.0.2.11"\nprefer = ["c"]\n\n[engine]\ndetection = "5"\n'
+    found = problems(text)
+    assert found == [
+        "web.toml:10  node[2].address  address 10.0.0.11 is already declared on line 6",
+        'web.toml:14  vip[1].address  "10.0.0.300/24" is not an address',
+        "web.toml:17  vip[2].name  VIP web-1 is already declared on line 13",
+        'web.toml:19  vip[2].prefer  there is no node "c"',
+        'web.toml:22  engine.detection  must be a duration such as "250ms" or "4s", not "5"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "words"),
+    [
+        ('[engine]\ntipe = "corosync"', "engine.tipe", "did you mean 'type'"),
+        ("[engine]\nmanaged = 1", "engine.managed", "true or false"),
+        ('[engine]\ndetection = "50ms"', "engine.detection", "from 200ms to 1m"),
+        ('[engine]\ndetection = "2s"\nevict_after = "1s"', "engine.evict_after", "too soon"),
+        ('[engine]\ntype = "totem"', "engine.type", '"corosync"'),
+        ('[balance]\nmoves_per_round = "some"', "balance.moves_per_round", '"all" or a whole number'),
+        ("[balance]\nmoves_per_round = -1", "balance.moves_per_round", '"all" or a whole number'),
+        ('[control]\nsocket = "here"', "control.socket", "absolute"),
+        (f'[control]\nsocket = "/{"x" * 120}"', "control.socket", "100 bytes"),
+        ('[[node]]\nname = "c d"\naddress = "10.0.0.13"', "node[3].name", "is no name"),
+        ('[[node]]\naddress = "10.0.0.13"', "node[3]", "needs a name"),
+        ('[[node]]\nname = "c"', "node[3]", "`address` or `addresses`"),
+        ('[[node]]\nname = "c"\naddress = "10.0.0.13/24"', "node[3].address", "no /prefix"),
+        ('[[node]]\nname = "c"\naddress = "224.0.0.1"', "node[3].address", "cannot be a node's address"),
+        ('[[node]]\nname = "c"\naddress = "10.1.0.11"', "node[3]", "has the number 11, as node a has"),
+        ('[[node]]\nname = "c"\naddresses = ["10.0.0.13", "10.1.0.13"]', "node[3].addresses", "one per link"),
+        ('[[node]]\nname = "c"\naddress = "2001:db8::13"', "node[3]", "cannot talk"),
+        ('[[node]]\nname = "c"\naddress = "10.0.0.13"\nweight = "heavy"', "node[3].weight", "whole number"),
+        (
+            '[[node]]\nname = "c"\naddress = "10.0.0.13"\ninterfaces = { public = "a/b" }',
+            "node[3].interfaces",
+            "no interface name",
+        ),
+        ('[[vip]]\naddress = "192.0.2.255/24"', "vip[2].address", "broadcast address"),
+        ('[[vip]]\naddress = "192.0.2.0/24"', "vip[2].address", "network address"),
+        ('[[vip]]\naddress = "127.0.0.1"', "vip[2].address", "cannot be served"),
+        ('[[vip]]\naddress = "fe80::1"', "vip[2].address", "link-local"),
+        ('[[vip]]\naddress = "fe80::1%eth0"', "vip[2].address", "not by %"),
+        ('[[vip]]\naddress = "192.0.2.10"', "vip[2].address", "already declared on line 14"),
+        ("[[vip]]\naddresses = []", "vip[2].addresses", "1 to 64"),
+        ("[[vip]]\naddress = 5", "vip[2].address", "must be a text"),
+        ('[[vip]]\naddress = "192.0.2.11"\ninterface = "a very long name"', "vip[2].interface", "no interface name"),
+        ('[[vip]]\naddress = "192.0.2.11"\nprefer = ["a", "a"]', "vip[2].prefer", "twice"),
+        ('[vips]\nx = "y"', "vips", "did you mean 'vip'"),
+    ],
+)
+def test_a_mistake_gets_a_sentence_with_its_place(line: str, place: str, words: str) -> None:
+    said = the_problem(f"{GOOD}\n{line}\n")
+    where = said.removeprefix("web.toml:").split("  ")
+    assert int(where[0]) >= GOOD.count("\n")
+    assert where[1] == place
+    assert words in where[2]
+
+
+def test_what_is_no_toml_is_told_with_its_line() -> None:
+    assert the_problem("[cluster]\nname = \n").startswith("web.toml:2  is not TOML: ")
+
+
+def test_deep_nesting_is_a_sentence_too() -> None:
+    assert "not TOML" in the_problem("x = " + "[" * 100_000)
+
+
+def test_a_file_that_cannot_be_read_or_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "nothing.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b"[cluster]\n\xe4\n")
+    with pytest.raises(ConfigError, match=r"latin.toml:2  is not UTF-8"):
+        load(tmp_path / "latin.toml")
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_config_or_a_list_of_problems(text: str) -> None:
+    try:
+        parse(text)
+    except ConfigError as wrong:
+        assert wrong.problems  # noqa: PT017 - nothing else may be raised
+
+
+VALUES = st.recursive(
+    st.one_of(st.integers(-5, 5), st.booleans(), st.text("abz/.:%é 01", max_size=6), st.floats(0, 1)),
+    lambda inner: st.lists(inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@given(
+    st.sampled_from(["cluster", "engine", "balance", "control", "node", "vip"]),
+    st.sampled_from("name key_file type detection managed evict_after beat id address addresses weight prefer".split()),
+    VALUES,
+)
+def test_any_value_of_any_key_is_taken_or_refused_with_its_place(table: str, key: str, value: object) -> None:
+    import json
+
+    text = GOOD + f"\n[[{table}]]\n{key} = {json.dumps(value)}\n" if table in ("node", "vip") else ""
+    text = text or GOOD.replace("[cluster]", f"[{table}]\n{key} = {json.dumps(value)}\n[cluster]", int(table != "cluster"))
+    try:
+        parse(text)
+    except ConfigError as wrong:
+        assert all(p.startswith("config") for p in wrong.problems)  # noqa: PT017 - nothing else may be raised
+
+
+def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:
+    same = "# a comment\n" + GOOD.replace('name = "web"', 'name   =  "web"')
+    blocks = GOOD.split("\n\n")
+    swapped = "\n\n".join([blocks[0], blocks[2], blocks[1], blocks[3]])
+    local = GOOD + '\n[control]\nsocket = "/tmp/x.sock"\n'
+    assert len({parse(t).digest for t in (GOOD, same, swapped, local)}) == 1
+    other = [
+        GOOD.replace("192.0.2.10/32", "192.0.2.10/24"),
+        GOOD.replace('name = "web-1"', 'name = "www"'),
+        GOOD + 'prefer = ["a"]\n',
+        GOOD + '\n[engine]\ndetection = "400ms"\n',
+        GOOD.replace("10.0.0.12", "10.0.0.13"),
+    ]
+    assert len({parse(t).digest for t in (GOOD, *other)}) == 1 + len(other)
+
+
+def test_a_host_finds_itself() -> None:
+    config = parse(GOOD)
+
+    def here(name: str | None, host: str, *local: str) -> str:
+        return find_self(config, name, hostname=lambda: host, is_local=lambda a: a in local).name
+
+    assert here("b", "a") == "b"
+    assert here(None, "a") == "a"
+    assert here(None, "b.example.org") == "b"
+    assert here(None, "elsewhere", "10.0.0.12") == "b"
+    with pytest.raises(ConfigError, match="no node 'c'"):
+        here("c", "a")
+    with pytest.raises(ConfigError, match="is none of the nodes"):
+        here(None, "elsewhere")
+    with pytest.raises(ConfigError, match="several nodes"):
+        here(None, "elsewhere", "10.0.0.11", "10.0.0.12")
+
+
+def test_the_core_gets_names_not_indexes() -> None:
+    config = parse(GOOD + 'prefer = ["b"]\n')
+    settings = settings_for(config, config.nodes[0])
+    assert settings.node == "a"
+    assert dict(settings.prefer) == {config.vips[0].vip.key: ("b",)}
