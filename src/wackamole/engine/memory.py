@@ -9,8 +9,8 @@ receive the same messages in the same order. Where the contract leaves something
   into the next view deliver the same ones: what one of them has delivered already, all of them get.
 * whether the engine can vouch for a change (`hidden`: View.direct is False).
 
-View ids are never reused while anything refers to them; beyond that the smallest free number is taken, so that worlds
-with equal futures have equal fingerprints.
+View ids are never used twice. A search may ask for `recycled` ids: then a number is taken again when nothing refers to
+it any more, so that worlds with equal futures have equal fingerprints and their number stays finite.
 """
 
 from __future__ import annotations
@@ -53,14 +53,17 @@ class Port:
 class Network:
     """Nodes, the cuts between them, and what is under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, recycled: bool = False) -> None:
+        self._recycled = recycled
+        self._last_number = 0
         self._ports: dict[NodeId, Port] = {}
         self._groups: tuple[tuple[NodeId, ...], ...] = ()
         self._joins: dict[NodeId, int] = {}
 
     def fork(self) -> Network:
         """A copy that can go its own way."""
-        other = Network()
+        other = Network(recycled=self._recycled)
+        other._last_number = self._last_number
         other._ports = dict(self._ports)
         other._groups = self._groups
         other._joins = dict(self._joins)
@@ -68,7 +71,8 @@ class Network:
 
     def fingerprint(self) -> Hashable:
         """Equal for networks with equal futures."""
-        return (tuple(sorted(self._ports.items())), self._groups, tuple(sorted(self._joins.items())))
+        ports = tuple(sorted(self._ports.items()))
+        return (ports, self._groups, tuple(sorted(self._joins.items())), self._last_number)
 
     def groups(self) -> tuple[tuple[NodeId, ...], ...]:
         """The cuts, as last set."""
@@ -205,6 +209,9 @@ class Network:
                 self._ports[peer] = replace(port, queue=port.queue[: len(port.queue) - count])
 
     def _free_number(self) -> int:
+        if not self._recycled:
+            self._last_number += 1
+            return self._last_number
         used: set[int] = set()
         for port in self._ports.values():
             used |= {v.seq for v in (port.installed, port.tip.id if port.tip is not None else None) if v is not None}

@@ -43,7 +43,7 @@ class World:
     """Members, their network, and the time that they all see."""
 
     settings: dict[NodeId, Settings]
-    network: Network = field(default_factory=Network)
+    network: Network = field(default_factory=lambda: Network(recycled=True))
     members: dict[NodeId, Member] = field(default_factory=dict)
     now_ms: int = 0
     beats: bool = True

@@ -1,0 +1,80 @@
+"""One member of a group on real Corosync, as a process: commands come as JSON lines, events go out as JSON lines.
+
+`python -m tests.engine.member NAME ADDRESS…`, in the node's namespaces; NAME is the number of this node's address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any, assert_never
+
+from wackamole.engine.contract import Delivered, EngineEvent, Joined, Lost, NewView
+from wackamole.engine.corosync.adapter import CorosyncEngine
+from wackamole.engine.corosync.conf import RingNode, node_id
+from wackamole.engine.corosync.managed import ManagedCorosync
+
+DETECTION_MS = 1000
+
+
+def said(event: EngineEvent) -> dict[str, Any]:
+    """An event as plain data."""
+    match event:
+        case Joined(me, incarnation):
+            return {"joined": [me, incarnation]}
+        case NewView(view):
+            return {
+                "view": [view.id.node, view.id.seq, view.id.change],
+                "members": view.members,
+                "came": view.joined,
+                "left": [[n, why.name] for n, why in view.left],
+                "direct": view.direct,
+            }
+        case Delivered(sender, payload):
+            return {"sender": sender, "payload": payload.decode("latin-1")}
+        case Lost(reason):
+            return {"lost": reason}
+        case _:
+            assert_never(event)
+
+
+def out(what: dict[str, Any]) -> None:
+    """One line."""
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+async def main() -> None:
+    """Serve until `leave` is done."""
+    addresses = sys.argv[1:]
+    nodes = tuple(RingNode(f"n{node_id(a)}", node_id(a), (a,)) for a in addresses)
+    managed = ManagedCorosync(
+        "contract",
+        nodes,
+        DETECTION_MS,
+        secret=b"0123456789abcdef",
+        directory=Path("/run/wackamole/corosync"),
+        state_dir=Path("/run/state/corosync"),
+    )
+    engine = CorosyncEngine("contract", managed, on_record=lambda what, **f: out({"record": what, **f}))
+    await engine.start(lambda event: out(said(event)))
+    reader = asyncio.StreamReader(limit=8 << 20)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        command = json.loads(line)
+        match command["do"]:
+            case "multicast":
+                for payload in command["payloads"]:
+                    engine.multicast(payload.encode("latin-1"))
+            case "rejoin":
+                await engine.rejoin("asked to")
+            case "leave":
+                await engine.leave()
+                out({"done": True})
+                return
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
