@@ -146,14 +146,18 @@ VALUES = st.recursive(
 
 @given(
     st.sampled_from(["cluster", "engine", "balance", "control", "node", "vip"]),
-    st.sampled_from("name key_file type detection managed evict_after beat id address addresses weight prefer".split()),
+    st.sampled_from(
+        ["name", "key_file", "type", "detection", "managed", "evict_after", "id", "address", "weight", "prefer"]
+    ),
     VALUES,
 )
 def test_any_value_of_any_key_is_taken_or_refused_with_its_place(table: str, key: str, value: object) -> None:
     import json
 
     text = GOOD + f"\n[[{table}]]\n{key} = {json.dumps(value)}\n" if table in ("node", "vip") else ""
-    text = text or GOOD.replace("[cluster]", f"[{table}]\n{key} = {json.dumps(value)}\n[cluster]", int(table != "cluster"))
+    text = text or GOOD.replace(
+        "[cluster]", f"[{table}]\n{key} = {json.dumps(value)}\n[cluster]", int(table != "cluster")
+    )
     try:
         parse(text)
     except ConfigError as wrong:

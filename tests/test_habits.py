@@ -9,7 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
 SOURCES = sorted(ROOT.glob("src/**/*.py"))
-FORBIDDEN = re.compile(r"\btime\.sleep\(|\basyncio\.sleep\((?!0\))|unittest\.mock|from unittest import mock|mock\.patch")
+FORBIDDEN = re.compile(
+    r"\btime\.sleep\(|\basyncio\.sleep\((?!0\))|unittest\.mock|from unittest import mock|mock\.patch"
+)
 
 
 def test_no_test_sleeps_and_none_mocks() -> None:
@@ -24,9 +26,9 @@ def test_what_is_public_has_a_docstring() -> None:
         tree = ast.parse(path.read_text())
         if ast.get_docstring(tree) is None:
             missing.append(path.name)
-        for node in (n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)):
-            if not node.name.startswith("_") and ast.get_docstring(node) is None:
-                missing.append(f"{path.name}: {node.name}")
+        named = (n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef))
+        public = [n for n in named if not n.name.startswith("_")]
+        missing += [f"{path.name}: {n.name}" for n in public if ast.get_docstring(n) is None]
     assert missing == []
 
 

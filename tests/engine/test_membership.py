@@ -65,9 +65,7 @@ def founder(me: Process = A, ring: int = 8) -> Member:
 def group_of_three() -> Member:
     """A, with B and C, after a change of the ring to number 12."""
     member = founder()
-    member.take(
-        Confchg((A, B, C), (), (because(B, NODEUP), because(C, NODEUP))), Totem(1, 12, (1, 2, 3))
-    )
+    member.take(Confchg((A, B, C), (), (because(B, NODEUP), because(C, NODEUP))), Totem(1, 12, (1, 2, 3)))
     assert member.views[-1].members == (1, 2, 3)
     return member
 

@@ -1,0 +1,333 @@
+"""Addresses, announcements and surroundings in real network namespaces."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from wackamole.core.model import Address, NotEligible, Vip, VipKey
+from wackamole.lab.namespaces import enter_network, ip, opened_in, tool
+from wackamole.shell.kernel.announce import frames
+from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel, packed
+from wackamole.shell.kernel.rtnl import Placed, Rtnl
+
+pytestmark = pytest.mark.lab
+
+WITHIN_SECONDS = 20.0
+HOST, PEER = f"wt{os.getpid()}-host", f"wt{os.getpid()}-peer"
+MAC = bytes.fromhex("020000000001")
+V4 = Vip("v4", (Address("10.9.1.1", 32, "eth0"),))
+V6 = Vip("v6", (Address("fd09::1:1", 128, "eth0"),))
+BOTH = Vip("gw", (Address("10.9.1.2", 32, "eth0"), Address("fd09::1:2", 128, "eth0")))
+
+
+@pytest.fixture
+def network() -> Iterator[None]:
+    """Two hosts on a cable: eth0 on both sides."""
+    for name in (HOST, PEER):
+        tool("ip", "netns", "add", name)
+    try:
+        ip(f"link add eth0 address {MAC.hex(':')} type veth peer name eth0 netns {PEER}", namespace=HOST)
+        ip("link set lo up", "addr add 10.9.0.1/16 dev eth0", "addr add fd09::1/64 dev eth0 nodad", "link set eth0 up",
+           namespace=HOST)  # fmt: skip
+        ip("link set lo up", "addr add 10.9.0.2/16 dev eth0", "addr add fd09::2/64 dev eth0 nodad", "link set eth0 up",
+           namespace=PEER)  # fmt: skip
+        yield
+    finally:
+        for name in (HOST, PEER):
+            tool("ip", "netns", "delete", name)
+
+
+@dataclass
+class Host:
+    """A Kernel, and everything that it said."""
+
+    kernel: Kernel
+    confirmed: dict[int, tuple[tuple[VipKey, ...], dict[VipKey, str]]] = field(default_factory=dict)
+    eligibility: list[dict[VipKey, NotEligible]] = field(default_factory=list)
+    records: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while not fact():
+                self.news.clear()
+                await self.news.wait()
+
+    async def hold(self, serial: int, *vips: Vip) -> tuple[tuple[VipKey, ...], dict[VipKey, str]]:
+        self.kernel.hold_exactly(serial, vips)
+        await self.until(lambda: serial in self.confirmed)
+        return self.confirmed[serial]
+
+
+def on_the_host(story: Callable[[Host], Awaitable[None]], *vips: Vip, interfaces: dict[str, str] | None = None) -> None:
+    """Run a story with a started Kernel, on a thread that lives in the host's namespace."""
+    failed: list[BaseException] = []
+
+    async def main() -> None:
+        host: Host
+
+        def confirmed(serial: int, held: tuple[VipKey, ...], refused: tuple[tuple[VipKey, str], ...]) -> None:
+            host.confirmed[serial] = (held, dict(refused))
+            host.news.set()
+
+        def eligibility(reasons: tuple[tuple[VipKey, NotEligible], ...]) -> None:
+            host.eligibility.append(dict(reasons))
+            host.news.set()
+
+        def record(what: str, fields: dict[str, str]) -> None:
+            host.records.append((what, fields))
+            host.news.set()
+
+        host = Host(
+            Kernel(
+                vips=vips,
+                interfaces=interfaces or {},
+                on_confirmed=confirmed,
+                on_eligibility=eligibility,
+                on_record=record,
+            )
+        )
+        await host.kernel.start()
+        try:
+            await story(host)
+        finally:
+            await host.kernel.close()
+
+    def work() -> None:
+        try:
+            enter_network(HOST)
+            asyncio.run(main())
+        except BaseException as wrong:
+            failed.append(wrong)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def addresses(namespace: str = HOST) -> dict[str, Placed]:
+    """What the kernel has, asked by a socket of the test's own."""
+    rtnl = opened_in(namespace, Rtnl)
+    try:
+        return {str(ipaddress.ip_address(a.ip)): a for a in rtnl.addresses()}
+    finally:
+        rtnl.close()
+
+
+def test_addresses_are_added_tagged_read_back_and_removed(network: None) -> None:
+    async def story(host: Host) -> None:
+        held, refused = await host.hold(1, BOTH, V4, V6)
+        assert set(held) == {BOTH.key, V4.key, V6.key}
+        assert refused == {}
+        found = addresses()
+        for text in ("10.9.1.1", "10.9.1.2", "fd09::1:1", "fd09::1:2"):
+            assert found[text].ours, text
+        assert not found["10.9.0.1"].ours
+        held, _ = await host.hold(2, V4)
+        assert held == (V4.key,)
+        assert set(addresses()) & {"10.9.1.1", "10.9.1.2", "fd09::1:1", "fd09::1:2"} == {"10.9.1.1"}
+        held, _ = await host.hold(3)
+        assert held == ()
+        assert "10.9.1.1" not in addresses()
+        assert "10.9.0.1" in addresses()
+
+    on_the_host(story, BOTH, V4, V6)
+
+
+def test_the_latest_wish_wins(network: None) -> None:
+    async def story(host: Host) -> None:
+        for serial in range(1, 50):
+            host.kernel.hold_exactly(serial, (V4,) if serial % 2 else ())
+        held, _ = await host.hold(50, V6)
+        assert held == (V6.key,)
+        assert "10.9.1.1" not in addresses()
+
+    on_the_host(story, V4, V6)
+
+
+def test_an_address_that_somebody_else_configured_is_refused_with_the_reason(network: None) -> None:
+    async def story(host: Host) -> None:
+        assert host.eligibility[-1] == {V4.key: NotEligible.FOREIGN_ADDRESS}
+        held, refused = await host.hold(1, V4, V6)
+        assert held == (V6.key,)
+        assert refused[V4.key] == "10.9.1.1/24 is already configured on eth0 by somebody else"
+        await host.hold(2)
+        assert not addresses()["10.9.1.1"].ours
+        ip("addr del 10.9.1.1/24 dev eth0", namespace=HOST)
+        await host.until(lambda: host.eligibility[-1] == {})
+        held, _ = await host.hold(3, V4)
+        assert held == (V4.key,)
+
+    ip("addr add 10.9.1.1/24 dev eth0", namespace=HOST)
+    on_the_host(story, V4, V6)
+
+
+def test_an_address_removed_behind_our_back_is_put_back(network: None) -> None:
+    async def story(host: Host) -> None:
+        await host.hold(1, V4, V6)
+        ip("addr del 10.9.1.1/32 dev eth0", namespace=HOST)
+        await host.until(lambda: any(what == "kernel" and f["put_back"] == "yes" for what, f in host.records))
+        assert addresses()["10.9.1.1"].ours
+
+    on_the_host(story, V4, V6)
+
+
+def test_who_keeps_removing_it_wins_in_the_end_and_that_is_told(network: None) -> None:
+    async def story(host: Host) -> None:
+        await host.hold(1, V4)
+        for count in range(PUT_BACK_MAX):
+            ip("addr del 10.9.1.1/32 dev eth0", namespace=HOST)
+            await host.until(
+                lambda count=count: sum(f["put_back"] == "yes" for w, f in host.records if w == "kernel") > count  # type: ignore[misc]
+            )
+        ip("addr del 10.9.1.1/32 dev eth0", namespace=HOST)
+        await host.until(lambda: any(what == "put_back_given_up" for what, _ in host.records))
+
+    on_the_host(story, V4)
+
+
+def test_without_its_interface_a_vip_is_not_eligible_and_nothing_breaks(network: None) -> None:
+    lost = Vip("lost", (Address("10.8.1.1", 32, "eth7"),))
+    nowhere = Vip("nowhere", (Address("10.7.1.1", 32),))
+    by_subnet = Vip("by-subnet", (Address("10.9.1.9", 32),))
+    mapped = Vip("mapped", (Address("10.9.1.8", 32, "public"),))
+
+    async def story(host: Host) -> None:
+        assert host.eligibility[-1] == {lost.key: NotEligible.NO_INTERFACE, nowhere.key: NotEligible.NO_INTERFACE}
+        held, refused = await host.hold(1, by_subnet, lost, mapped)
+        assert set(held) == {by_subnet.key, mapped.key}
+        assert set(refused) == {lost.key}
+        ip("link add eth7 type veth peer name eth8", "link set eth8 up", "link set eth7 up", namespace=HOST)
+        await host.until(lambda: host.eligibility[-1] == {nowhere.key: NotEligible.NO_INTERFACE})
+        held, refused = await host.hold(2, lost)
+        assert (held, refused) == ((lost.key,), {})
+        ip("link del eth7", namespace=HOST)
+        await host.until(lambda: lost.key in host.eligibility[-1])
+
+    on_the_host(story, lost, nowhere, by_subnet, mapped, interfaces={"public": "eth0"})
+
+
+def test_carrier_and_admin_state_are_noticed_both_ways(network: None) -> None:
+    async def story(host: Host) -> None:
+        assert host.eligibility[-1] == {}
+        for where, down, up in (
+            (PEER, "link set eth0 down", "link set eth0 up"),
+            (HOST, "link set eth0 down", "link set eth0 up"),
+        ):
+            ip(down, namespace=where)
+            await host.until(lambda: host.eligibility[-1] == {V4.key: NotEligible.LINK_DOWN})
+            ip(up, namespace=where)
+            await host.until(lambda: host.eligibility[-1] == {})
+
+    on_the_host(story, V4)
+
+
+def test_what_a_former_run_left_behind_is_removed_at_the_start(network: None) -> None:
+    async def starts(host: Host) -> None:
+        await host.until(lambda: 0 in host.confirmed)
+        assert host.confirmed[0] == ((), {})
+        assert not {"10.9.1.1", "fd09::1:1"} & set(addresses())
+        assert {"10.9.0.1", "10.9.1.7"} <= set(addresses())
+
+    rtnl = opened_in(HOST, Rtnl)  # what a killed daemon leaves behind: our tag, and nobody who knows it
+    index = next(link.index for link in rtnl.links() if link.name == "eth0")
+    assert rtnl.add([Placed(packed("10.9.1.1"), 32, index), Placed(packed("fd09::1:1"), 128, index)]) == {}
+    rtnl.close()
+    assert addresses()["10.9.1.1"].ours
+    ip("addr add 10.9.1.7/32 dev eth0", namespace=HOST)
+    on_the_host(starts, V4, V6)
+
+
+def heard(count: int, wanted: Callable[[bytes], bool]) -> tuple[socket.socket, Callable[[], list[bytes]]]:
+    """A packet socket on the peer, and how to read that many frames of a kind from it."""
+
+    def opened() -> socket.socket:
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        s.bind(("eth0", 3))
+        s.settimeout(WITHIN_SECONDS)
+        return s
+
+    s = opened_in(PEER, opened)
+
+    def read() -> list[bytes]:
+        found: list[bytes] = []
+        while len(found) < count:
+            frame = s.recv(2048)
+            if wanted(frame):
+                found.append(frame)
+        return found
+
+    return s, read
+
+
+def test_what_is_new_is_announced_in_all_forms_that_linux_listens_to(network: None) -> None:
+    ours = {f for a in (*BOTH.addresses,) for f in frames(MAC, packed(a.ip))}
+    listener, read = heard(3 * len(ours), lambda frame: frame in ours)
+    with listener:
+
+        async def story(host: Host) -> None:
+            await host.hold(1, BOTH)
+            assert set(await asyncio.to_thread(read)) == ours
+
+        on_the_host(story, BOTH)
+
+
+def test_a_neighbour_learns_the_new_owner_although_its_entry_is_locked(network: None) -> None:
+    """Linux ignores most updates of an entry that is younger than a second (arp locktime)."""
+
+    def neighbour() -> str:
+        return tool("ip", "-n", PEER, "neigh", "show", "10.9.1.1", "dev", "eth0")
+
+    ip("neigh replace 10.9.1.1 lladdr 02:00:00:00:00:99 dev eth0 nud reachable", namespace=PEER)
+    ours = set(frames(MAC, packed("10.9.1.1")))
+    listener, read = heard(2, lambda frame: frame in ours)
+    with listener:
+
+        async def story(host: Host) -> None:
+            await host.hold(1, V4)
+            await asyncio.to_thread(read)
+
+        on_the_host(story, V4)
+    assert MAC.hex(":") in neighbour()
+
+
+def test_hazard_18_nothing_is_announced_after_it_was_released(network: None) -> None:
+    other = Vip("other", (Address("10.9.1.5", 32, "eth0"),))
+    mine, later = set(frames(MAC, packed("10.9.1.1"))), set(frames(MAC, packed("10.9.1.5")))
+    # the repetition of 300 ms for `other` comes after the repetition of 100 ms that V4 would have had
+    listener, read = heard(2 + 8, lambda frame: frame in mine | later)
+    with listener:
+
+        async def story(host: Host) -> None:
+            await host.hold(1, V4)
+            await host.hold(2, other)
+            found = await asyncio.to_thread(read)
+            first = next(i for i, frame in enumerate(found) if frame in later)
+            assert not [frame for frame in found[first:] if frame in mine]
+
+        on_the_host(story, V4, other)
+
+
+def test_two_hundred_at_once(network: None) -> None:
+    vips = tuple(Vip(f"v{i}", (Address(f"10.9.{2 + i // 200}.{1 + i % 200}", 32, "eth0"),)) for i in range(180))
+    vips += tuple(Vip(f"w{i}", (Address(f"fd09::2:{i:x}", 128, "eth0"),)) for i in range(1, 21))
+
+    async def story(host: Host) -> None:
+        held, refused = await host.hold(1, *vips)
+        assert len(held) == 200
+        assert refused == {}
+        assert sum(a.ours for a in addresses().values()) == 200
+        await host.hold(2)
+        assert sum(a.ours for a in addresses().values()) == 0
+
+    on_the_host(story, *vips)
