@@ -62,10 +62,11 @@ class Layout:
         detection: str = "300ms",
         rings: int = 1,
         settings: str = "",
+        cluster: str = "",
         config: Path | None = None,
     ) -> Layout:
         """A layout of that many nodes and VIPs, the last `vips6` of them IPv6 (default: one of six). `settings` is
-        TOML that goes in front; `config` a file whose VIPs and settings are used instead."""
+        TOML that goes in front, `cluster` what goes into that table; `config` a file whose VIPs and settings are used instead."""
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,23}", name):
             raise LabRefused(f"{name!r} is no name for a lab: small letters, digits and -, at most 24")
         names = tuple(string.ascii_lowercase[:nodes])
@@ -75,7 +76,7 @@ class Layout:
         addresses = [f"10.77.{1 + i // 250}.{1 + i % 250}" for i in range(vips - six)]
         addresses += [f"fd77::1:{i + 1:x}" for i in range(six)]
         named = tuple((f"v{i}", a) for i, a in enumerate(addresses, 1))
-        lines = [settings, f'[cluster]\nname = "{name}"\n', f'[engine]\ndetection = "{detection}"\n']
+        lines = [settings, f'[cluster]\nname = "{name}"\n{cluster}\n', f'[engine]\ndetection = "{detection}"\n']
         lines += [_node_toml(n, i, rings) for i, n in enumerate(names)]
         lines += [f'[[vip]]\nname = "{n}"\naddress = "{a}"\ninterface = "eth0"\n' for n, a in named]
         return Layout(name, names, rings, named, "\n".join(line for line in lines if line))

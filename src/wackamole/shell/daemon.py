@@ -172,8 +172,13 @@ class Daemon:
     def _on_timer(self) -> None:
         self._timer = None
         self._timer_ms = None
-        self._notifier.watchdog()
         self.tell(ev.TimePassed())
+
+    def _pet_watchdog(self) -> None:
+        """Also while there is no group: an engine that is away is no reason to be restarted."""
+        if self._notifier.watchdog_seconds is not None:
+            self._notifier.watchdog()
+            asyncio.get_running_loop().call_later(self._notifier.watchdog_seconds, self._pet_watchdog)
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
@@ -223,6 +228,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_leave)
+        self._pet_watchdog()
         await self.control.start()
         await self.kernel.start()
         await self.engine.start(self.on_engine)

@@ -1,0 +1,299 @@
+"""Measuring a whole cluster: what a client sees, and what it costs (docs/benchmarks.md; `script/bench`).
+
+Every figure is a median over rounds, with its smallest and largest value; nothing is left out. Clocks are the
+monotonic clock of this machine, which all of a lab's hosts share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..client import converse
+from ..config import parse
+from .lab import Lab, LabRefused, Layout
+from .probe import Probe, Seen
+
+PROBE_MS = 10.0
+SETTINGS = '[balance]\ninterval = "1s"\nsettle = "2s"\n'
+IDLE_SECONDS = 20.0
+WITHIN_SECONDS = 60.0
+
+
+@dataclass
+class Figure:
+    """One thing that is measured: its values, and what it may be at most (None: only told)."""
+
+    what: str
+    unit: str
+    limit: float | None
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """The median."""
+        return statistics.median(self.values)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the limit is kept; None if there is none. What must never happen is judged by its worst value."""
+        if self.limit is None:
+            return None
+        return (max(self.values) if self.limit == 0 else self.median) <= self.limit
+
+    def row(self) -> str:
+        """A row of the table."""
+        verdict = {True: "met", False: "**missed**", None: ""}[self.met]
+        limit = "" if self.limit is None else f"{self.limit:g} {self.unit}"
+        spread = f"{_short(min(self.values))} – {_short(max(self.values))}"
+        return (
+            f"| {self.what} | {limit} | {_short(self.median)} {self.unit} | {spread} | {len(self.values)} | {verdict} |"
+        )
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+class Bench:
+    """All measurements of one run."""
+
+    def __init__(self, detection: str, rounds: int) -> None:
+        self.detection = detection
+        self.detection_ms = parse(Layout.of("x", detection=detection).config).engine.detection_ms
+        self.rounds = rounds
+        self.figures: list[Figure] = []
+        self.two_owners = Figure("two hosts answering for one VIP, in all of the above", "ms", 0)
+
+    def figure(self, what: str, unit: str, limit: float | None) -> Figure:
+        """A new figure."""
+        made = Figure(what, unit, limit)
+        self.figures.append(made)
+        return made
+
+    @contextmanager
+    def cluster(self, vips: int) -> Iterator[Lab]:
+        """A settled lab of three nodes."""
+        layout = Layout.of(f"bench{os.getpid()}", vips=vips, detection=self.detection, settings=SETTINGS)
+        with Lab.create(layout, ephemeral=True) as lab:
+            lab.start_all()
+            lab.until_settled(within_s=WITHIN_SECONDS)
+            yield lab
+
+    # -- what a client sees
+
+    def client_sees(self) -> None:
+        """Crash, come-back and leave, each node in turn."""
+        crash = self.figure("host crash: outage of the worst VIP", "ms", self.detection_ms + 60)
+        taken = self.figure("membership event to last VIP configured, announced and read back: 10 VIPs", "ms", 10)
+        back = self.figure("come-back: VIPs interrupted that did not move", "VIPs", 0)
+        balance = self.figure("come-back: outage of the worst VIP that moved", "ms", None)
+        leave = self.figure("graceful leave: outage of the worst VIP", "ms", 20)
+        cut = self.figure("cable pulled: outage of the worst VIP", "ms", None)
+        with self.cluster(10) as lab:
+            for number in range(self.rounds):
+                node = lab.layout.nodes[number % 3]
+                rest = [n for n in lab.layout.nodes if n != node]
+                with watching(lab) as seen:
+                    began = lab.crash(node)
+                    lab.until_settled(rest)
+                crash.values.append(seen[0].worst(0) * 1000)
+                self._owners(seen[0])
+                taken.values.append(take_over_ms(lab, rest, began))
+                self._come_back(lab, node, back, balance)
+                with watching(lab) as seen:
+                    lab.stop(node)
+                    lab.until(lambda node=node: lab._daemon(node) is None, within_s=30, story=f"{node} has left")  # type: ignore[misc]
+                    lab.until_settled(rest)
+                leave.values.append(seen[0].worst(0) * 1000)
+                self._owners(seen[0])
+                self._come_back(lab, node, back, balance)
+                with watching(lab) as seen:
+                    lab.cut(node)
+                    lab.until_settled(rest)
+                cut.values.append(seen[0].worst(0) * 1000)
+                self._owners(seen[0])
+                lab.plug(node)  # two hosts answer until the merge: the fence's business, not measured here
+                lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the load is balanced")
+                note(
+                    f"round {number + 1} of {self.rounds}: crash {crash.values[-1]:.0f} ms, leave {leave.values[-1]:.1f} ms"
+                )
+
+    def _come_back(self, lab: Lab, node: str, back: Figure, balance: Figure) -> None:
+        before = {a: lab.holders(a) for _, a in lab.layout.vips}
+        with watching(lab) as seen:
+            lab.start(node)
+            lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the load is balanced again")
+        stayed = {a for a, held in before.items() if lab.holders(a) == held}
+        back.values.append(len(seen[0].interrupted(0) & stayed))
+        balance.values.append(seen[0].worst(0) * 1000)
+        self._owners(seen[0])
+
+    def _owners(self, seen: Seen) -> None:
+        self.two_owners.values.append(seen.two_owners_s() * 1000)
+
+    def large(self) -> None:
+        """The same take-over with 200 VIPs."""
+        taken = self.figure("membership event to last VIP configured, announced and read back: 200 VIPs", "ms", 60)
+        crash = self.figure("host crash with 200 VIPs: outage of the worst VIP", "ms", None)
+        with self.cluster(200) as lab:
+            for number in range(self.rounds):
+                node = lab.layout.nodes[number % 3]
+                rest = [n for n in lab.layout.nodes if n != node]
+                with watching(lab, interval_ms=50) as seen:  # 4000 probes a second; more would measure the prober
+                    began = lab.crash(node)
+                    lab.until_settled(rest)
+                taken.values.append(take_over_ms(lab, rest, began))
+                crash.values.append(seen[0].worst(0) * 1000)
+                lab.start(node)
+                lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the load is balanced again")
+                note(f"200 VIPs, round {number + 1}: {taken.values[-1]:.1f} ms after the membership event")
+
+    # -- what it costs
+
+    def costs(self) -> None:
+        """Status, CPU and memory."""
+        status = self.figure("`wackamole status`, from typing to the end", "s", 0.3)
+        cpu = self.figure("idle daemon without the engine: CPU of one core", "%", 1)
+        memory = self.figure("idle daemon without the engine: resident memory", "MB", 45)
+        program = str(Path(sys.executable).with_name("wackamole"))
+        with self.cluster(10) as lab:
+            env = {**lab.environment(), "WACKAMOLE_SOCKET": str(lab.home / "a/run/wackamole/control.sock")}
+            for _ in range(max(self.rounds, 5)):
+                began = time.monotonic()
+                subprocess.run([program, "status"], env=env, check=True, stdout=subprocess.DEVNULL)
+                status.values.append(time.monotonic() - began)
+            pids = [lab.daemon(n) for n in lab.layout.nodes]
+            before, at = [cpu_s(p) for p in pids], time.monotonic()
+            time.sleep(IDLE_SECONDS)
+            took = time.monotonic() - at
+            for pid, used in zip(pids, before, strict=True):
+                cpu.values.append((cpu_s(pid) - used) / took * 100)
+                memory.values.append(resident_mb(pid))
+
+    # -- the report
+
+    def table(self) -> str:
+        """Everything, as Markdown."""
+        figures = [*self.figures, *([self.two_owners] if self.two_owners.values else [])]
+        head = ["| | at most | median | smallest – largest | n | |", "|---|---|---|---|---|---|"]
+        return "\n".join([*head, *(f.row() for f in figures if f.values)])
+
+    def as_data(self) -> dict[str, Any]:
+        """Everything, for programs."""
+        figures = [*self.figures, self.two_owners]
+        return {
+            "machine": machine(),
+            "detection_ms": self.detection_ms,
+            "figures": [
+                {"what": f.what, "unit": f.unit, "limit": f.limit, "values": f.values, "met": f.met}
+                for f in figures
+                if f.values
+            ],
+        }
+
+
+@contextmanager
+def watching(lab: Lab, *, interval_ms: float = PROBE_MS) -> Iterator[list[Seen]]:
+    """Probe all VIPs while something happens; the list has what was seen afterwards."""
+    found: list[Seen] = []
+    with Probe(lab, interval_ms=interval_ms) as probe:
+        lab.until(
+            lambda: len(probe.silent) == len(lab.layout.vips) and not any(probe.silent.values()),
+            within_s=WITHIN_SECONDS,
+            story="the client reaches every VIP",
+        )
+        yield found
+        lab.until(lambda: not any(probe.silent.values()), within_s=WITHIN_SECONDS, story="every VIP answers again")
+        found.append(probe.stop())
+
+
+def take_over_ms(lab: Lab, nodes: list[str], since: float) -> float:
+    """From the first view after `since` to the last address read back, the worst of these nodes. An upper bound: the
+    record is written after the announcement and the reading back."""
+    worst = 0.0
+    for node in nodes:
+        path = str(lab.home / node / "run/wackamole/control.sock")
+        found = [e for kind, e in converse(path, "events", {"follow": False}) if kind == "progress"]
+        found = [e for e in found if e["monotonic"] >= since]
+        view = next(e["monotonic"] for e in found if e["event"] == "view")
+        added = [e["monotonic"] for e in found if e["event"] == "kernel" and e["added"] != "0"]
+        if added:
+            worst = max(worst, (added[0] - view) * 1000)
+    assert worst > 0, "nobody took anything over"
+    return worst
+
+
+def evenly(lab: Lab) -> bool:
+    """Whether all are settled, and shares differ by one at most."""
+    counts = [len(lab.kernel(n)) for n in lab.layout.nodes]
+    return max(counts) - min(counts) <= 1 and lab.settled()
+
+
+def cpu_s(pid: int) -> float:
+    """The CPU time of a process so far (proc(5), fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mb(pid: int) -> float:
+    """The resident memory of a process."""
+    line = next(x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def machine() -> str:
+    """Where this was measured."""
+    model = next(
+        (x.partition(":")[2].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "?"
+    )
+    corosync = subprocess.run(["corosync", "-v"], capture_output=True, text=True, check=False).stdout.split("\n")[0]
+    return (
+        f"{os.cpu_count()} cores ({model}), Linux {platform.release()}, Python {platform.python_version()}, {corosync}"
+    )
+
+
+def note(text: str) -> None:
+    """How far it is, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """`script/bench`."""
+    parser = argparse.ArgumentParser(prog="script/bench", description="Measures what docs/benchmarks.md shows.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--detection", default="300ms")
+    parser.add_argument("--only", choices=("client", "large", "costs"), action="append")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    bench = Bench(given.detection, given.rounds)
+    parts = {"client": bench.client_sees, "large": bench.large, "costs": bench.costs}
+    try:
+        for name in given.only or parts:
+            parts[name]()
+    except LabRefused as no:
+        print(f"script/bench: {no}", file=sys.stderr)
+        sys.exit(1)
+    if given.json:
+        print(json.dumps(bench.as_data(), indent=2))
+    else:
+        print(
+            f"{machine()}; detection {bench.detection_ms} ms; 3 nodes; a client probes every VIP each {PROBE_MS:g} ms\n"
+        )
+        print(bench.table())
+    sys.exit(any(f.met is False for f in (*bench.figures, bench.two_owners) if f.values))
+
+
+if __name__ == "__main__":
+    main()
