@@ -245,6 +245,8 @@ class _Step:
     def _name(self, node: NodeId | None) -> str:
         if node is None:
             return "nobody"
+        if node == self.s.me:
+            return self.s.settings.node
         report = self.reports.get(node)
         return report.name if report else f"#{node}"
 

@@ -489,7 +489,7 @@ class Lab:
 
     def holders(self, address: str) -> set[str]:
         """The nodes whose kernel has an address."""
-        return {n for n in self.layout.nodes if address in self.kernel(n)}
+        return {n for n in self.layout.nodes if address in map(_text, self._addresses(n))}
 
     def statuses(self) -> dict[str, Any]:
         """Everything of everybody, for people and programs."""

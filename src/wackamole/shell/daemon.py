@@ -118,7 +118,9 @@ class Daemon:
         if effect.vip is not None:
             fields["vip"] = effect.vip.split("#")[0]
         if effect.node is not None:
-            fields["node"] = name_of({r.node: r for r in self.state.table.reports}, effect.node) or ""
+            mine = effect.node == self.state.me
+            reports = {r.node: r for r in self.state.table.reports}
+            fields["node"] = self.state.settings.node if mine else name_of(reports, effect.node) or ""
         self.journal.record(effect.what, **fields)
 
     def _table_changed(self, before: State) -> None:
@@ -139,14 +141,15 @@ class Daemon:
         self._notifier.status(f"{after.phase.value}; {held} of {len(after.table.rows)} addresses here")
 
     def _row_settled(self, row: Row, names: dict[NodeId, Report]) -> None:
-        """Compare with what was known when this member was settled last; a newcomer's first sight of a holder is no move."""
+        """Compare with what was known when this member was settled last; a first sight of somebody who held it all along
+        is no move."""
         seen = row.key in self._holders
         was = self._holders.get(row.key)
         if seen and was == row.holder:
             return
         self._holders[row.key] = row.holder
         self._since[row.key] = time.time()
-        if not seen and (row.holder is None or row.cause is Cause.CLAIM):
+        if was is None and (row.holder is None or row.cause is Cause.CLAIM):
             return
         self.journal.record(
             "moved",

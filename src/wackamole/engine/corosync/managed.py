@@ -20,6 +20,7 @@ from pathlib import Path
 from .conf import RingNode, corosync_conf, derived_key, timings
 
 STOP_SECONDS_MAX = 5.0
+SUN_PATH_BYTES = 108
 SYSTEMD = Path("/run/systemd/system")
 
 
@@ -50,11 +51,12 @@ def start_time(pid: int) -> str | None:
 
 
 def answers() -> bool:
-    """Whether any Corosync serves CPG in this network namespace (its socket is abstract)."""
+    """Whether any Corosync serves CPG in this network namespace. Its socket is abstract, and its name is the whole of
+    sun_path, padded with zeros (libqb, ipc_socket.c)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
         s.settimeout(0.5)
         try:
-            s.connect(b"\0cpg")
+            s.connect(b"\0cpg".ljust(SUN_PATH_BYTES, b"\0"))
         except OSError:
             return False
         return True
