@@ -6,9 +6,9 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-import typer
 from typer.main import get_command
 
 from wackamole.cli import app
@@ -23,9 +23,9 @@ def plain(page: Path) -> str:
     return page.read_text().replace("\\-", "-")
 
 
-def options(command: typer.core.TyperGroup | object, path: str = "wackamole") -> dict[str, set[str]]:
+def options(command: Any, path: str = "wackamole") -> dict[str, set[str]]:
     """Every command's options, by the words that call it."""
-    found = {path: {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")}}  # type: ignore[attr-defined]
+    found = {path: {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")}}
     for name, inner in getattr(command, "commands", {}).items():
         found |= options(inner, f"{path} {name}")
     return found

@@ -103,6 +103,11 @@ class Story:
         """The daemon stands still: nothing is delivered to it, its clock does nothing."""
         self.world.hung |= {self.ids[name]}
 
+    def do_wake(self, name: str) -> None:
+        """It goes on: its clock first, before anything that waits in its queue."""
+        self.world.hung -= {self.ids[name]}
+        self.world.tick(self.ids[name])
+
     def do_balance(self, name: str) -> None:
         self.world.tell(self.ids[name], ev.BalanceRequested())
 

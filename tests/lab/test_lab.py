@@ -80,7 +80,9 @@ def test_a_host_crashes_and_only_its_vips_are_interrupted(three: Lab) -> None:
         assert before[node] <= three.kernel(node)
     assert seen.interrupted(began - 0.1) <= before["b"]
     assert not any(seen.two_owners.values())
-    causes = {v["cause"] for v in three.ask("a", "status")["vips"] if v["addresses"][0].partition("/")[0] in before["b"]}
+    causes = {
+        v["cause"] for v in three.ask("a", "status")["vips"] if v["addresses"][0].partition("/")[0] in before["b"]
+    }
     assert causes == {"its host was lost"}
 
 
@@ -284,7 +286,9 @@ def test_an_operator_moves_drains_and_resumes(make_lab: MakeLab) -> None:
 def test_a_rolling_change_of_the_config_keeps_every_address_up(three: Lab) -> None:
     """Hazards 8 and 9: for a while the nodes have different files; a VIP is renamed and one is added."""
     old = three.layout.config
-    new = old.replace('name = "v1"', 'name = "www"') + '[[vip]]\nname = "v9"\naddress = "10.77.9.9"\ninterface = "eth0"\n'
+    new = (
+        old.replace('name = "v1"', 'name = "www"') + '[[vip]]\nname = "v9"\naddress = "10.77.9.9"\ninterface = "eth0"\n'
+    )
     for node in three.layout.nodes:
         three.stop(node)
         three.until(lambda node=node: three._daemon(node) is None, within_s=30, story=f"{node} has ended")  # type: ignore[misc]

@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ..render import console
 from .lab import Lab, LabRefused, Layout
 from .probe import Probe, Seen
 from .timeline import COLOURS, svg
@@ -35,6 +36,7 @@ class Step:
     what: str
     began: float
     ended: float = 0.0
+    mark: float | None = None  # where the picture names it, if not where it began
     promise: str = ""
     limit_ms: float | None = None
     worst_ms: float = 0.0
@@ -97,6 +99,8 @@ class Demo:
         step = Step("the load is balanced", time.monotonic(), promise="each VIP is handed over at once")
         step.limit_ms = 20 + STALL_MS
         self.steps.append(step)
+        self._wait(lambda: bool(lab.kernel(victim)), f"{victim} gets its first VIP again")
+        step.mark = time.monotonic()
         share = len(addresses) // len(lab.layout.nodes)
         self._wait(lambda: lab.settled() and len(lab.kernel(victim)) == share, "everybody has a fair share")
         self._pause(2)
@@ -250,7 +254,7 @@ def _play(lab: Lab, detection_ms: float, as_json: bool, picture: Path) -> int:
     kept = demo.judge(seen)
     vips = {a: n for n, a in lab.layout.vips}
     title = f"3 nodes, 6 VIPs, detection {detection_ms:.0f} ms: who answered a client's probes each {PROBE_MS:.0f} ms"
-    marks = [(s.began, s.what) for s in demo.steps]
+    marks = [(s.mark or s.began, s.what) for s in demo.steps]
     try:
         picture.write_text(svg(title, lab.layout.nodes, vips, seen.owners, seen.silences, marks, (began, ended)))
     except OSError as wrong:
@@ -285,7 +289,7 @@ def _report(demo: Demo, seen: Seen, two_ms: float, kept: bool, picture: Path) ->
 
 
 def _summary(demo: Demo, seen: Seen, two_ms: float, kept: bool, picture: Path, began: float) -> None:
-    out = Console(highlight=False)
+    out = console()
     names = {a: n for n, a in demo.lab.layout.vips}
     table = Table(
         box=None, padding=(0, 2, 0, 0), header_style="dim", title="\nwhat the client saw", title_justify="left"
