@@ -67,7 +67,7 @@ def _print_json(what: Any) -> None:
 def run(
     config: Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")] = CONFIG,
     node: Annotated[str | None, typer.Option("--node", help="Which node this is, if it cannot be found out.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log the kernel's steps too.")] = False,
 ) -> None:
     """Run the daemon in the foreground. SIGTERM hands every VIP over, then exits."""
     command = [sys.executable, "-m", "wackamole.shell.daemon", "--config", str(config)]
@@ -259,10 +259,11 @@ NodeArgument = Annotated[str, typer.Argument(help="A node of the lab.")]
 @contextmanager
 def _lab_errors() -> Iterator[None]:
     from .lab.lab import LabRefused
+    from .lab.namespaces import ToolFailed
 
     try:
         yield
-    except LabRefused as no:
+    except (LabRefused, ToolFailed) as no:
         print(f"wackamole lab: {no}", file=sys.stderr)
         raise typer.Exit(1) from None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from wackamole.client import Refused
+from wackamole.client import NotReachable, Refused
 from wackamole.lab.lab import LABS, Lab, Layout
 from wackamole.lab.namespaces import NETNS, ip
 from wackamole.lab.probe import Probe
@@ -268,7 +268,7 @@ def test_an_operator_moves_drains_and_resumes(make_lab: MakeLab) -> None:
     (source,) = lab.holders(address)
     to = next(n for n in lab.layout.nodes if n != source)
     assert lab.ask("c", "move", {"vips": [name], "node": to})["moved"] == [name]
-    assert lab.holders(address) == {to}
+    lab.until(lambda: lab.holders(address) == {to}, within_s=30, story=f"{to} has it")
     lab.until_settled()
     done = lab.ask(source, "drain", {"node": to})
     assert done["vips_moved"] >= 1
@@ -409,3 +409,40 @@ def test_the_demo_keeps_its_promises(tmp_path: Any) -> None:
     assert found["two_owners_ms"] == 0
     assert [s["what"].split()[-1] for s in found["steps"]] == ["crashes", "back", "balanced", "drained"]
     assert picture.read_text().startswith("<svg")
+
+
+def test_a_bug_ends_the_daemon_and_leaves_no_address(make_lab: MakeLab) -> None:
+    """Whatever was not expected ends it: nothing goes on on a state that may be wrong, and systemd starts it anew."""
+    lab = make_lab(settings=EAGER)
+    lab.start_all()
+    lab.until_settled()
+    broken = (
+        "import wackamole.shell.daemon as d\n"
+        "plain = d.step\n"
+        "def step(state, event, now):\n"
+        "    if isinstance(event, d.ev.BalanceRequested): raise AssertionError('a bug')\n"
+        "    return plain(state, event, now)\n"
+        "d.step = step\n"
+        "d.main()\n"
+    )
+    lab.stop("b")
+    lab.until_settled(("a", "c"))
+    lab.until(lambda: lab._daemon("b") is None, within_s=30, story="b has ended")
+    config = lab.home / "b/run/wackamole.toml"
+    config.write_text(lab.layout.config)
+    with (lab.home / "daemon-with-a-bug.log").open("wb") as log:
+        daemon = subprocess.Popen(
+            lab._command("b", sys.executable, "-c", broken, "--config", "/run/wackamole.toml", "--node", "b"),
+            env=lab.environment(),
+            stdout=log,
+            stderr=log,
+        )
+        lab.until(
+            lambda: bool(lab.kernel("b")) and lab.settled(), within_s=60, story="b is a member and holds something"
+        )
+        with pytest.raises(NotReachable, match="without an answer"):
+            lab.ask("b", "balance")
+        assert daemon.wait(30) == 1
+    assert lab.kernel("b") == frozenset()
+    assert "a bug" in (lab.home / "daemon-with-a-bug.log").read_text()
+    lab.until_settled(("a", "c"))

@@ -47,3 +47,17 @@ def test_the_history_is_bounded_and_can_be_followed(capsys: pytest.CaptureFixtur
     seen = asyncio.run(asyncio.wait_for(main(), 10))
     assert seen[0] == "10"
     assert len(seen) == HISTORY_MAX + 1
+
+
+@pytest.mark.parametrize(("verbose", "lines"), [(False, 1), (True, 2)])
+def test_details_are_logged_when_asked_and_always_in_the_history(
+    verbose: bool, lines: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def entries() -> int:
+        return len([e async for e in journal.follow(follow=False)])
+
+    journal = Journal(verbose=verbose)
+    journal.record("moved", vip="v")
+    journal.record("acquired", vip="v")
+    assert len(capsys.readouterr().err.splitlines()) == lines
+    assert asyncio.run(entries()) == 2

@@ -64,8 +64,8 @@ class GroupEngine(Protocol):
     def multicast(self, payload: bytes) -> None:
         """Queue a payload (≤ PAYLOAD_BYTES_MAX) for the group; nothing is sent while not joined. Never blocks."""
 
-    async def rejoin(self, reason: str) -> None:
-        """Leave, and join again with a new incarnation. Emits Lost, then Joined."""
+    async def rejoin(self, reason: str, pause_s: float = 0.0) -> None:
+        """Leave at once, and join again after a pause, with a new incarnation. Emits Lost, then Joined."""
 
     async def leave(self) -> None:
         """Say goodbye (others see Left.LEFT) and disconnect. No events after this returns."""

@@ -250,8 +250,7 @@ class MemoryEngine:
     async def start(self, listener: Listener) -> None:
         """Join the network."""
         self._listener = listener
-        self._network.power_on(self._node, secrets.randbits(64))
-        self._wake_all()
+        self._join()
 
     def multicast(self, payload: bytes) -> None:
         """Send to the component; nothing is sent while not joined."""
@@ -261,13 +260,18 @@ class MemoryEngine:
             self._network.multicast(self._node, payload)
             self._wake_all()
 
-    async def rejoin(self, reason: str) -> None:
-        """Leave, and join again with a new incarnation."""
+    async def rejoin(self, reason: str, pause_s: float = 0.0) -> None:
+        """Leave at once, and join again after a pause."""
         assert self._listener is not None
         self._network.leave(self._node)
         self._listener(Lost(reason))
-        self._network.power_on(self._node, secrets.randbits(64))
         self._wake_all()
+        asyncio.get_running_loop().call_later(pause_s, self._join)
+
+    def _join(self) -> None:
+        if self._listener is not None:
+            self._network.power_on(self._node, secrets.randbits(64))
+            self._wake_all()
 
     async def leave(self) -> None:
         """Say goodbye."""

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -39,6 +40,10 @@ from .status import name_of, status_of
 COMMAND_SECONDS_MAX = 10.0
 """How long a command waits for the group to carry it out before it says that it did not happen."""
 
+EVICTIONS_SECONDS = 300.0
+REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX = 1.0, 60.0
+"""Of a member that is evicted more than once in EVICTIONS_SECONDS."""
+
 
 def now_ms() -> int:
     """CLOCK_BOOTTIME: it goes on while the host sleeps, so a pause shows as a gap."""
@@ -63,6 +68,7 @@ class Daemon:
         self._changed: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._bad_messages = 0
+        self._evictions: list[float] = []
         self._notifier = Notifier()
         self._ready = False
         run_dir = Path(config.control.socket).parent
@@ -191,8 +197,17 @@ class Daemon:
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (wrong := task.exception()) is not None:
-            self.failure = f"{type(wrong).__name__}: {wrong}"
-            self.done.set()
+            self._fail(wrong)
+
+    def _on_bug(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception that nobody expected: to go on would be to act on a state that may be wrong."""
+        self._fail(context.get("exception") or RuntimeError(str(context.get("message"))))
+
+    def _fail(self, wrong: BaseException) -> None:
+        """Let go of everything and end; whoever supervises us starts us anew."""
+        traceback.print_exception(wrong)
+        self.failure = f"{type(wrong).__name__}: {wrong}"
+        self.done.set()
 
     # -- the engine -----------------------------------------------------------------------------------------------------
 
@@ -218,7 +233,15 @@ class Daemon:
                 assert_never(event)
 
     async def _rejoin(self, reason: str) -> None:
-        await self.engine.rejoin(reason)
+        """Come back as a newcomer; who is evicted again and again takes longer each time (hazard 17)."""
+        now = time.monotonic()
+        self._evictions = [at for at in self._evictions if now - at < EVICTIONS_SECONDS]
+        pause = 0.0
+        if self._evictions:
+            pause = min(REJOIN_SECONDS_MAX, REJOIN_SECONDS_MIN * 2 ** (len(self._evictions) - 1))
+            self.journal.record("rejoin_waits", seconds=f"{pause:g}", evictions=len(self._evictions) + 1)
+        self._evictions.append(now)
+        await self.engine.rejoin(reason, pause)
 
     async def _finish(self) -> None:
         await self.engine.leave()
@@ -229,6 +252,7 @@ class Daemon:
     async def run(self) -> int:
         """Serve until asked to leave. Returns the exit code."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_leave)
         self._pet_watchdog()

@@ -14,6 +14,8 @@ FOLLOWER_BACKLOG_MAX = 1000
 WARNINGS = frozenset(
     {"conflict", "evict", "failed", "diverged", "adopted", "engine_lost", "bad_message", "engine_refused"}
 )
+DETAILS = frozenset({"kernel", "acquired", "released"})
+"""Logged only when asked to be verbose; always in the history."""
 
 Entry = dict[str, object]
 
@@ -54,6 +56,8 @@ class Journal:
         for follower in self._followers:
             if not follower.full():
                 follower.put_nowait(entry)
+        if what in DETAILS and not self._verbose:
+            return
         if self._systemd:
             prefix = "<4>" if what in WARNINGS else "<6>"
         else:

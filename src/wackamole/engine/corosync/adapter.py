@@ -16,7 +16,7 @@ from typing import Protocol
 from ..contract import DISPATCH_BUDGET, PAYLOAD_BYTES_MAX, Joined, Listener, Lost
 from .cmap import read_numbers
 from .conf import timings
-from .cpg import TRY_AGAIN, Connection, CpgError, Process
+from .cpg import Connection, CpgError, Process, library
 from .managed import CorosyncRefused, ManagedCorosync
 from .membership import Membership, payload_frame
 
@@ -60,7 +60,8 @@ class CorosyncEngine:
     # -- the contract -----------------------------------------------------------------------------------------------------
 
     async def start(self, listener: Listener) -> None:
-        """Begin to connect, and go on trying. Raises CorosyncRefused if this host cannot run it at all."""
+        """Begin to connect, and go on trying. Raises CorosyncRefused or LibraryMissing if this host cannot run it at all."""
+        library()
         self._listener = listener
         if self._managed is not None:
             await self._managed.ensure()
@@ -73,10 +74,10 @@ class CorosyncEngine:
         if self._joined:
             self._send(payload_frame(payload))
 
-    async def rejoin(self, reason: str) -> None:
-        """Leave and join again with a new incarnation."""
+    async def rejoin(self, reason: str, pause_s: float = 0.0) -> None:
+        """Leave at once, and join again after a pause with a new incarnation."""
         self._goodbye()
-        self._lost(reason)
+        self._lost(reason, pause_s)
 
     async def leave(self) -> None:
         """Say goodbye; a private Corosync is stopped."""
@@ -103,11 +104,13 @@ class CorosyncEngine:
 
     # -- connecting ---------------------------------------------------------------------------------------------------------
 
-    def _connect_again(self) -> None:
+    def _connect_again(self, pause_s: float = 0.0) -> None:
         if self._connecting is None and self._listener is not None:
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+            self._connecting = asyncio.get_running_loop().create_task(self._connect(pause_s))
+            self._connecting.add_done_callback(_report)
 
-    async def _connect(self) -> None:
+    async def _connect(self, pause_s: float) -> None:
+        await asyncio.sleep(pause_s)
         pause = RETRY_SECONDS_MIN
         last = ""
         while self._connection is None:
@@ -211,13 +214,12 @@ class CorosyncEngine:
         connection = self._connection
         while self._outbox and connection is not None:
             try:
-                connection.multicast(self._outbox[0])
+                taken = not connection.congested() and connection.multicast(self._outbox[0])
             except CpgError as wrong:
-                if wrong.code == TRY_AGAIN:
-                    loop = asyncio.get_running_loop()
-                    self._outbox_timer = loop.call_later(OUTBOX_RETRY_SECONDS, self._flush)
-                    return
                 self._lost(str(wrong))
+                return
+            if not taken:
+                self._outbox_timer = asyncio.get_running_loop().call_later(OUTBOX_RETRY_SECONDS, self._flush)
                 return
             self._outbox.popleft()
 
@@ -240,7 +242,7 @@ class CorosyncEngine:
         self._connection = self._membership = None
         self._joined = False
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: str, pause_s: float = 0.0) -> None:
         """Everything of this membership is void; tell once, then try again."""
         if self._connection is None:
             return
@@ -248,4 +250,10 @@ class CorosyncEngine:
         self._reconnects += 1
         if self._listener is not None:
             self._listener(Lost(reason))
-        self._connect_again()
+        self._connect_again(pause_s)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """An exception that nobody expected is the loop's business: it must not vanish with the task."""
+    if not task.cancelled() and (wrong := task.exception()) is not None:
+        task.get_loop().call_exception_handler({"message": "connecting failed", "exception": wrong, "task": task})

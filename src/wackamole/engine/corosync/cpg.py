@@ -197,14 +197,15 @@ class Connection:
         """Say goodbye; others see the reason LEAVE."""
         self._check("cpg_leave", self._lib.cpg_leave(self._handle, c.byref(self._group)))
 
-    def multicast(self, payload: bytes) -> None:
-        """Send in agreed order. TRY_AGAIN: Corosync's queue is full or it synchronises."""
+    def multicast(self, payload: bytes) -> bool:
+        """Send in agreed order. False: not taken now, because Corosync's queue is full or it synchronises."""
         buffer = c.create_string_buffer(payload, len(payload))
         vector = _Iovec(c.cast(buffer, c.c_void_p), len(payload))
-        self._check(
-            "cpg_mcast_joined",
-            self._lib.cpg_mcast_joined(self._handle, c.c_int(TYPE_AGREED), c.byref(vector), c.c_uint(1)),
-        )
+        code: int = self._lib.cpg_mcast_joined(self._handle, c.c_int(TYPE_AGREED), c.byref(vector), c.c_uint(1))
+        if code == TRY_AGAIN:
+            return False
+        self._check("cpg_mcast_joined", code)
+        return True
 
     def congested(self) -> bool:
         """Whether Corosync asks its clients not to send now."""

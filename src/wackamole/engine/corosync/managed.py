@@ -87,11 +87,6 @@ class ManagedCorosync:
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
-    def links(self) -> int:
-        """Links of the ring: as many as the node with the fewest addresses has."""
-        return min(len(n.addresses) for n in self._nodes)
-
-    @property
     def _note(self) -> Path:
         return self._directory / "running.json"
 

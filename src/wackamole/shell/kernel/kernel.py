@@ -280,11 +280,6 @@ class Kernel:
         held = set(self._held)
         self._announcer.announce(a for v in vips if v.key in held for a in self._announcements(v))
 
-    def set_vips(self, vips: tuple[Vip, ...]) -> None:
-        """Other VIPs are configured now."""
-        self._vips = vips
-        self._say_eligibility()
-
     def held(self) -> tuple[VipKey, ...]:
         """What the kernel had when it was last read back."""
         return self._held
@@ -297,13 +292,16 @@ class Kernel:
         return {"added": last.added, "removed": last.removed, "add_ms": last.add_ms, "announce_ms": last.announce_ms}
 
     async def close(self) -> None:
-        """Stop watching and announcing; addresses stay as they are."""
+        """Stop watching and announcing, and hold nothing: what a failure leaves must not answer on."""
         if self._watch is not None and self._loop is not None:
             self._loop.remove_reader(self._watch.fileno())
             self._watch.close()
         if self._look is not None:
             self._look.close()
         self._announcer.close()
+        self._serial += 1  # nobody waits for the last one
+        self._wanted = ()
+        self._keeper.put(self._job())
         await asyncio.to_thread(self._keeper.stop)
 
     # -- the worker's side ------------------------------------------------------------------------------------------------
