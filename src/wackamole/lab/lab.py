@@ -35,6 +35,7 @@ from .namespaces import NETNS, ToolFailed, ip, opened_in, processes_in, tool
 LABS = Path("/run/wackamole-lab")
 CLIENT, OBSERVER, SWITCH = "client", "observer", "switch"
 PREFIX = "wl-"
+ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
 SETTLED_SECONDS_MAX = 60.0
 
 
@@ -235,7 +236,7 @@ class Lab:
             )
         if len(self._ports(host)) > 1:
             # with two interfaces a host answers ARP for every address on each of them, if it is not told otherwise
-            tool("ip", "netns", "exec", here, "sysctl", "-q", "-w", "net.ipv4.conf.all.arp_ignore=1")
+            opened_in(here, lambda: ARP_IGNORE.write_text("1"))
         for folder in ("run/wackamole", "run/state"):
             (self.home / host / folder).mkdir(parents=True, exist_ok=True)
 
