@@ -411,13 +411,18 @@ class _Reader:
         elif value:
             seen[value] = where
 
-    def links(self, table: dict[str, Any], where: str) -> tuple[str, ...]:
-        """A node's own addresses."""
+    def either(self, table: dict[str, Any], where: str) -> tuple[str | None, Any]:
+        """Which of `address` and `addresses` is there, and its values as a list; None if not exactly one is."""
         if ("address" in table) == ("addresses" in table):
             self.wrong(where, "needs either `address` or `addresses`")
+            return None, []
+        return ("address", [table["address"]]) if "address" in table else ("addresses", table["addresses"])
+
+    def links(self, table: dict[str, Any], where: str) -> tuple[str, ...]:
+        """A node's own addresses."""
+        key, given = self.either(table, where)
+        if key is None:
             return ()
-        key = "address" if "address" in table else "addresses"
-        given = [table[key]] if key == "address" else table[key]
         if not isinstance(given, list) or not given or not all(isinstance(x, str) for x in given):
             self.wrong(f"{where}.{key}", f"must be a text or a list of texts, not {_shown(table[key])}")
             return ()
@@ -492,11 +497,9 @@ class _Reader:
 
     def addresses(self, table: dict[str, Any], where: str) -> tuple[Address, ...]:
         """A VIP's addresses."""
-        if ("address" in table) == ("addresses" in table):
-            self.wrong(where, "needs either `address` or `addresses`")
+        key, given = self.either(table, where)
+        if key is None:
             return ()
-        key = "address" if "address" in table else "addresses"
-        given = [table[key]] if key == "address" else table[key]
         if not isinstance(given, list) or not given or len(given) > ADDRESSES_PER_VIP_MAX:
             self.wrong(f"{where}.{key}", f"must be a list of 1 to {ADDRESSES_PER_VIP_MAX} addresses")
             return ()

@@ -6,14 +6,13 @@ import asyncio
 import ipaddress
 import os
 import socket
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
 from wackamole.core.model import Address, NotEligible, Vip, VipKey
-from wackamole.lab.namespaces import enter_network, ip, opened_in, tool
+from wackamole.lab.namespaces import ip, opened_in, tool
 from wackamole.shell.kernel.announce import frames
 from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel, packed
 from wackamole.shell.kernel.rtnl import Placed, Rtnl
@@ -69,7 +68,6 @@ class Host:
 
 def on_the_host(story: Callable[[Host], Awaitable[None]], *vips: Vip, interfaces: dict[str, str] | None = None) -> None:
     """Run a story with a started Kernel, on a thread that lives in the host's namespace."""
-    failed: list[BaseException] = []
 
     async def main() -> None:
         host: Host
@@ -101,18 +99,7 @@ def on_the_host(story: Callable[[Host], Awaitable[None]], *vips: Vip, interfaces
         finally:
             await host.kernel.close()
 
-    def work() -> None:
-        try:
-            enter_network(HOST)
-            asyncio.run(main())
-        except BaseException as wrong:
-            failed.append(wrong)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
+    opened_in(HOST, lambda: asyncio.run(main()))
 
 
 def addresses(namespace: str = HOST) -> dict[str, Placed]:

@@ -103,14 +103,7 @@ class Bench:
         cut = self.figure("cable pulled: outage of the worst VIP", "ms", None)
         with self.cluster(10) as lab:
             for number in range(self.rounds):
-                node = lab.layout.nodes[number % 3]
-                rest = [n for n in lab.layout.nodes if n != node]
-                with watching(lab) as seen:
-                    began = lab.crash(node)
-                    lab.until_settled(rest)
-                crash.values.append(seen[0].worst(0) * 1000)
-                self._owners(seen[0])
-                taken.values.append(take_over_ms(lab, rest, began))
+                node, rest = self._crash(lab, number, crash, taken)
                 self._come_back(lab, node, back, balance)
                 with watching(lab) as seen:
                     lab.stop(node)
@@ -129,6 +122,20 @@ class Bench:
                 note(
                     f"round {number + 1} of {self.rounds}: crash {crash.values[-1]:.0f} ms, leave {leave.values[-1]:.1f} ms"
                 )
+
+    def _crash(
+        self, lab: Lab, number: int, crash: Figure, taken: Figure, *, interval_ms: float = PROBE_MS
+    ) -> tuple[str, list[str]]:
+        """One node crashes, each in its turn. Returns it and the others."""
+        node = lab.layout.nodes[number % len(lab.layout.nodes)]
+        rest = [n for n in lab.layout.nodes if n != node]
+        with watching(lab, interval_ms=interval_ms) as seen:
+            began = lab.crash(node)
+            lab.until_settled(rest)
+        crash.values.append(seen[0].worst(0) * 1000)
+        taken.values.append(take_over_ms(lab, rest, began))
+        self._owners(seen[0])
+        return node, rest
 
     def _come_back(self, lab: Lab, node: str, back: Figure, balance: Figure) -> None:
         before = {a: lab.holders(a) for _, a in lab.layout.vips}
@@ -149,13 +156,8 @@ class Bench:
         crash = self.figure("host crash with 200 VIPs: outage of the worst VIP", "ms", None)
         with self.cluster(200) as lab:
             for number in range(self.rounds):
-                node = lab.layout.nodes[number % 3]
-                rest = [n for n in lab.layout.nodes if n != node]
-                with watching(lab, interval_ms=50) as seen:  # 4000 probes a second; more would measure the prober
-                    began = lab.crash(node)
-                    lab.until_settled(rest)
-                taken.values.append(take_over_ms(lab, rest, began))
-                crash.values.append(seen[0].worst(0) * 1000)
+                # 4000 probes a second; more would measure the prober
+                node, _ = self._crash(lab, number, crash, taken, interval_ms=50)
                 lab.start(node)
                 lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the load is balanced again")
                 note(f"200 VIPs, round {number + 1}: {taken.values[-1]:.1f} ms after the membership event")
