@@ -20,8 +20,6 @@ VipKey = NewType("VipKey", str)
 PLACEMENT_VERSION = 1
 """Raised at every change of placement's outcome; members that differ let one of them assign (hazard 9)."""
 
-PROTOCOL_VERSION = 1
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
@@ -101,7 +99,6 @@ class Cause(Enum):
     DRAIN = "its holder is drained"
     NOT_ELIGIBLE = "its holder is no longer eligible"
     FAILED = "the kernel of its target refused it"
-    UNKNOWN = "no member's config has it any more"
 
 
 @dataclass(frozen=True, slots=True, order=True)

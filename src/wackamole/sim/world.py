@@ -286,7 +286,7 @@ class World:
                 kept.add((ip, min(node, other), max(node, other)))
         self.inherited = frozenset(kept)
 
-    def with_settings(self, node: NodeId, **changes: object) -> None:
+    def with_settings(self, node: NodeId, /, **changes: object) -> None:
         """Change a node's settings before it is started."""
         self.settings = {**self.settings, node: replace(self.settings[node], **changes)}  # type: ignore[arg-type]
 
