@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -39,6 +39,7 @@ from .status import name_of, status_of
 
 COMMAND_SECONDS_MAX = 10.0
 """How long a command waits for the group to carry it out before it says that it did not happen."""
+ASK_AGAIN_SECONDS = 0.5
 
 EVICTIONS_SECONDS = 300.0
 REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX = 1.0, 60.0
@@ -338,15 +339,21 @@ class Daemon:
             raise Refused(f"node {wanted} is not in the group now (members: {present})")
         raise Refused(f"there is no node {wanted!r} (members: {present})")
 
-    async def _until(self, fact: Any) -> bool:
-        deadline = asyncio.get_running_loop().time() + COMMAND_SECONDS_MAX
+    async def _carried_out(self, request: ev.Event, fact: Callable[[], bool]) -> bool:
+        """Put a request to the group until the fact is there; it is put again, as a message may be lost (hazard 21)."""
+        loop = asyncio.get_running_loop()
+        deadline, again = loop.time() + COMMAND_SECONDS_MAX, loop.time()
         while not fact():
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
+            now = loop.time()
+            if now >= deadline:
                 return False
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._changed.append(waiter)
-            await asyncio.wait({waiter}, timeout=left)
+            if now >= again:
+                again = now + ASK_AGAIN_SECONDS
+                self.tell(request)
+            else:
+                waiter: asyncio.Future[None] = loop.create_future()
+                self._changed.append(waiter)
+                await asyncio.wait({waiter}, timeout=min(deadline, again) - now)
         return True
 
     async def _move(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
@@ -378,9 +385,7 @@ class Daemon:
         def done() -> int:
             return sum(1 for row in self.state.table.rows if row.key in keys and row.holder == to == row.target)
 
-        self.tell(ev.MoveRequested(tuple(keys), to))
-        over = await self._until(lambda: done() == len(keys))
-        if not over:
+        if not await self._carried_out(ev.MoveRequested(tuple(keys), to), lambda: done() == len(keys)):
             raise Refused(
                 f"only {done()} of {len(keys)} VIPs are on {target} after {COMMAND_SECONDS_MAX:.0f} s; see `status`"
             )
@@ -417,9 +422,10 @@ class Daemon:
             )
 
         held = sum(1 for row in self.state.table.rows if row.holder == node)
-        if not is_so():
-            self.tell(ev.DrainRequested(node, draining))
-        if not await self._until(lambda: is_so() and (not draining or left() == 0)):
+        asked = ev.DrainRequested(node, draining)
+        if not await self._carried_out(asked, lambda: is_so() and (not draining or left() == 0)):
+            if not is_so():
+                raise Refused(f"the group did not answer for {COMMAND_SECONDS_MAX:.0f} s; see `status`")
             raise Refused(
                 f"{name} still holds {left()} VIPs that should go after {COMMAND_SECONDS_MAX:.0f} s; see `status`"
             )
