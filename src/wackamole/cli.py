@@ -258,12 +258,16 @@ NodeArgument = Annotated[str, typer.Argument(help="A node of the lab.")]
 
 @contextmanager
 def _lab_errors() -> Iterator[None]:
-    from .lab.lab import LabRefused
+    from .config import ConfigError
+    from .lab.lab import LabRefused, NotInTime
     from .lab.namespaces import ToolFailed
 
     try:
         yield
-    except (LabRefused, ToolFailed) as no:
+    except ConfigError as wrong:
+        print(wrong, file=sys.stderr)
+        raise typer.Exit(2) from None
+    except (LabRefused, ToolFailed, NotInTime) as no:
         print(f"wackamole lab: {no}", file=sys.stderr)
         raise typer.Exit(1) from None
 
@@ -274,7 +278,9 @@ def lab_up(
     vips: Annotated[int, typer.Option(min=1, max=200, help="How many VIPs.")] = 6,
     detection: Annotated[str, typer.Option(help="How long a silent host stays a member.")] = "300ms",
     rings: Annotated[int, typer.Option(min=1, max=2, help="Networks between the nodes.")] = 1,
-    config: Annotated[Path | None, typer.Option(help="Use this file; its nodes' addresses are made.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Use this file; nodes get addresses of the lab, VIPs go on eth0.")
+    ] = None,
     name: LabOption = "lab",
 ) -> None:
     """Make the namespaces and start a real Corosync and a real daemon in each."""
@@ -289,11 +295,15 @@ def lab_up(
         except BaseException:
             made.down()
             raise
+    first, rest = layout.nodes[0], "" if name == "lab" else f" --name {name}"
     print(f"{len(layout.nodes)} nodes are up: {', '.join(layout.nodes)}. Try:")
-    print("  wackamole lab status             who holds what")
-    print(f"  wackamole lab crash {layout.nodes[0]}            the host is gone, without a word")
-    print(f"  wackamole lab exec {layout.nodes[0]} -- bash      a shell on a node (or on `client`)")
-    print("  wackamole lab down               take everything away")
+    for words, meaning in (
+        (f"status{rest}", "who holds what"),
+        (f"crash{rest} {first}", "the host is gone, without a word"),
+        (f"exec{rest} {first} bash", "a shell on a node (or on `client`)"),
+        (f"down{rest}", "take everything away"),
+    ):
+        print(f"  wackamole lab {words:<24} {meaning}")
 
 
 @lab.command("down")

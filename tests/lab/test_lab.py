@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from wackamole.client import NotReachable, Refused
+from wackamole.config import ConfigError
+from wackamole.keys import write_new
 from wackamole.lab.lab import LABS, Lab, Layout
 from wackamole.lab.namespaces import NETNS, ip
 from wackamole.lab.probe import Probe
@@ -446,3 +450,28 @@ def test_a_bug_ends_the_daemon_and_leaves_no_address(make_lab: MakeLab) -> None:
     assert lab.kernel("b") == frozenset()
     assert "a bug" in (lab.home / "daemon-with-a-bug.log").read_text()
     lab.until_settled(("a", "c"))
+
+
+def test_the_readmes_example_works_as_it_stands(make_lab: MakeLab, tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    found = re.search(r"```toml\n(.*?)```", readme, re.DOTALL)
+    assert found is not None
+    key = tmp_path / "web.key"
+    write_new(key)
+    file = tmp_path / "wackamole.toml"
+    file.write_text(found[1].replace("/etc/wackamole/web.key", str(key)))
+    lab = make_lab(config=file)
+    lab.start_all()
+    lab.until_settled()
+    assert {a for _, a in lab.layout.vips} == {"10.0.0.101", "10.0.0.102", "10.0.0.103"}
+    with Probe(lab, interval_ms=50) as probe:
+        answered(lab, probe)
+        probe.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [({"detection": "5"}, "duration"), ({"config": Path("/nowhere")}, "cannot")]
+)
+def test_a_lab_that_cannot_be_is_refused_before_anything_is_made(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Layout.of("x", **options)

@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ..config import parse
 from ..render import console
 from .lab import Lab, LabRefused, Layout
 from .probe import Probe, Seen
@@ -213,14 +214,8 @@ class Screen:
 def run_demo(*, as_json: bool, picture: Path, detection: str) -> int:
     """The whole demo; 0 if every promise was kept, 1 if one broke."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    from ..config import ConfigError, parse
-
     layout = Layout.of(f"demo{os.getpid()}", nodes=3, vips=6, detection=detection, settings=SETTINGS)
-    try:
-        detection_ms = parse(layout.config, "--detection").engine.detection_ms
-    except ConfigError as wrong:
-        print(wrong, file=sys.stderr)
-        return 2
+    detection_ms = parse(layout.config).engine.detection_ms
     if not as_json:
         print(f"wackamole demo: 3 nodes, 6 VIPs, real Corosync; a client probes every VIP each {PROBE_MS:.0f} ms\n")
     try:

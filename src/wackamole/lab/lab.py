@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ..client import NotReachable, Refused, ask
+from ..config import load, parse
 from ..engine.corosync.managed import start_time
 from ..shell.kernel.rtnl import Placed, Rtnl
 from .namespaces import NETNS, ToolFailed, ip, opened_in, processes_in, tool
@@ -35,8 +36,13 @@ from .namespaces import NETNS, ToolFailed, ip, opened_in, processes_in, tool
 LABS = Path("/run/wackamole-lab")
 CLIENT, OBSERVER, SWITCH = "client", "observer", "switch"
 PREFIX = "wl-"
+RINGS_MAX = 2
 ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
 SETTLED_SECONDS_MAX = 60.0
+
+
+class NotInTime(AssertionError):
+    """A fact that did not come; the first line says which, the others what the daemons wrote last."""
 
 
 class LabRefused(Exception):
@@ -67,12 +73,12 @@ class Layout:
         config: Path | None = None,
     ) -> Layout:
         """A layout of that many nodes and VIPs, the last `vips6` of them IPv6 (default: one of six). `settings` is
-        TOML that goes in front, `cluster` what goes into that table; `config` a file whose VIPs and settings are used instead."""
+        TOML that goes in front, `cluster` what goes into that table; `config` a file whose nodes, VIPs and settings are used instead. Raises ConfigError."""
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,23}", name):
             raise LabRefused(f"{name!r} is no name for a lab: small letters, digits and -, at most 24")
         names = tuple(string.ascii_lowercase[:nodes])
         if config is not None:
-            return _layout_of_file(name, names, rings, config)
+            return _layout_of_file(name, config)
         six = vips // 6 if vips6 is None else vips6
         addresses = [f"10.77.{1 + i // 250}.{1 + i % 250}" for i in range(vips - six)]
         addresses += [f"fd77::1:{i + 1:x}" for i in range(six)]
@@ -80,7 +86,9 @@ class Layout:
         lines = [settings, f'[cluster]\nname = "{name}"\n{cluster}\n', f'[engine]\ndetection = "{detection}"\n']
         lines += [_node_toml(n, i, rings) for i, n in enumerate(names)]
         lines += [f'[[vip]]\nname = "{n}"\naddress = "{a}"\ninterface = "eth0"\n' for n, a in named]
-        return Layout(name, names, rings, named, "\n".join(line for line in lines if line))
+        text = "\n".join(line for line in lines if line)
+        parse(text, "lab")
+        return Layout(name, names, rings, named, text)
 
     def namespace(self, host: str) -> str:
         """The network namespace of a host."""
@@ -97,20 +105,34 @@ def _node_toml(name: str, index: int, rings: int) -> str:
     return f'[[node]]\nname = "{name}"\naddresses = {addresses}\n'
 
 
-def _layout_of_file(name: str, names: tuple[str, ...], rings: int, path: Path) -> Layout:
-    from ..config import ConfigError, load
-
-    try:
-        found = load(path)
-    except ConfigError as wrong:
-        raise LabRefused(f"this config cannot be used:\n{wrong}") from None
-    links = len(found.nodes[0].addresses)
-    text = path.read_text()
+def _layout_of_file(name: str, path: Path) -> Layout:
+    """The layout for a config: the lab's own node addresses, and all VIPs on the nodes' first interface."""
+    found = load(path)
+    cluster, engine, balance = found.cluster, found.engine, found.balance
+    lines = [
+        "[cluster]",
+        f"name = {json.dumps(cluster.name)}",
+        *([f"key_file = {json.dumps(cluster.key_file)}"] if cluster.key_file else []),
+        f'partition = "{cluster.partition.value}"',
+        f'mature = "{cluster.mature_ms}ms"',
+        "[engine]",
+        f'detection = "{engine.detection_ms}ms"',
+        f'evict_after = "{engine.evict_after_ms}ms"',
+        f'beat = "{engine.beat_ms}ms"',
+        "[balance]",
+        f'interval = "{balance.interval_ms}ms"',
+        f"moves_per_round = {json.dumps('all' if balance.moves_per_round is None else balance.moves_per_round)}",
+        f'settle = "{balance.settle_ms}ms"',
+    ]
+    rings = min(len(found.nodes[0].addresses), RINGS_MAX)
     for index, node in enumerate(found.nodes):
-        for ring, address in enumerate(node.addresses):
-            text = text.replace(f'"{address}"', f'"10.{77 + ring}.0.{11 + index}"')
+        lines += [_node_toml(node.name, index, rings), f"weight = {node.weight}"]
+    for v in found.vips:
+        inline = ", ".join(f'{{ address = "{a}", interface = "eth0" }}' for a in v.vip.addresses)
+        lines += ["[[vip]]", f"name = {json.dumps(v.vip.name)}", f"addresses = [{inline}]"]
+        lines += [f"prefer = {json.dumps(list(v.prefer))}"]
     vips = tuple((v.vip.name, a.ip) for v in found.vips for a in v.vip.addresses)
-    return Layout(name, tuple(n.name for n in found.nodes), max(rings, links) if names else links, vips, text)
+    return Layout(name, tuple(n.name for n in found.nodes), rings, vips, "\n".join(lines) + "\n")
 
 
 class Lab:
@@ -234,6 +256,10 @@ class Lab:
                 f"link set eth{ring} up",
                 namespace=here,
             )
+        if host == CLIENT:
+            elsewhere = [a for _, a in self.layout.vips if not a.startswith(("10.77.", "fd77::"))]
+            if elsewhere:
+                ip(*[f"route add {a} dev eth0" for a in elsewhere], namespace=here)
         if len(self._ports(host)) > 1:
             # with two interfaces a host answers ARP for every address on each of them, if it is not told otherwise
             opened_in(here, lambda: ARP_IGNORE.write_text("1"))
@@ -530,7 +556,7 @@ class Lab:
         return True
 
     def until(self, fact: Callable[[], bool], *, within_s: float, story: str) -> float:
-        """Wait for a fact; how long it took, seconds. Raises AssertionError with the story and everybody's last words."""
+        """Wait for a fact; how long it took, seconds. Raises NotInTime with the story and everybody's last words."""
         began = time.monotonic()
         while not fact():
             if time.monotonic() - began > within_s:
@@ -539,7 +565,7 @@ class Lab:
                     for n in self.layout.nodes
                     if (self.home / n / "daemon.log").exists()
                 )
-                raise AssertionError(f"not within {within_s} s: {story}\n{logs}")
+                raise NotInTime(f"not within {within_s:g} s: {story}\n{logs}")
             time.sleep(0.01)
         return time.monotonic() - began
 
