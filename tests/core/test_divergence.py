@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from wackamole.core import machine
+from wackamole.core import machine, work
+from wackamole.core.agreed import digest_of
 from wackamole.core.events import DrainRequested, Event
 from wackamole.core.invariants import every_address_is_held_once, settled_members_agree
-from wackamole.core.machine import FORCED_INTERVAL_MS, digest_of
 from wackamole.core.model import NodeId, Table
+from wackamole.core.orders import FORCED_INTERVAL_MS
 from wackamole.sim.search import A, B, C, small_world
 from wackamole.sim.world import World
 
@@ -53,18 +54,18 @@ def test_a_member_whose_table_differs_is_found_and_healed() -> None:
 
 def test_a_difference_that_stays_forces_few_exchanges_and_keeps_everything_up(monkeypatch: pytest.MonkeyPatch) -> None:
     world = settled_world()
-    plain, handle = machine.digest_of, machine._Step.handle
+    plain, handle = digest_of, machine.handle
     who: list[NodeId] = [A]
 
-    def handling(self: machine._Step, event: Event) -> None:
-        who[0] = self.s.me
-        handle(self, event)
+    def handling(w: work.Work, event: Event) -> None:
+        who[0] = w.s.me
+        handle(w, event)
 
     def digest(table: Table) -> str:
         return plain(table) + ("x" if who[0] == B else "")
 
-    monkeypatch.setattr(machine._Step, "handle", handling)
-    monkeypatch.setattr(machine, "digest_of", digest)
+    monkeypatch.setattr(machine, "handle", handling)
+    monkeypatch.setattr(work, "digest_of", digest)
     served = {n: world.members[n].kernel for n in world.members}
     seconds = 60
     for second in range(seconds):  # something must change, or nobody computes a digest again

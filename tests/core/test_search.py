@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from wackamole.core import machine
+from wackamole.core import settling, views
 from wackamole.core.events import DrainRequested
 from wackamole.core.model import Phase, View
+from wackamole.core.work import Work
 from wackamole.sim.search import A, B, C, Violation, search, small_world, wander
 
 
@@ -32,32 +33,30 @@ def test_every_interleaving_is_safe_and_live(changes: str, meaning: str, capsys:
 
 def never_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every view is entered as if all its members had come along."""
-    on_view = machine._Step._on_view
-    monkeypatch.setattr(
-        machine._Step, "_on_view", lambda self, view: on_view(self, replace(view, joined=(), direct=True))
-    )
+    on_view = views.on_view
+    monkeypatch.setattr(views, "on_view", lambda w, view: on_view(w, replace(view, joined=(), direct=True)))
 
 
 def exchange_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exchange is over when anybody's State has come."""
-    monkeypatch.setattr(machine._Step, "_awaited", lambda self, view: ())
+    monkeypatch.setattr(views, "awaited", lambda w, view: ())
 
 
 def unfinished_counts_as_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Zero rounds out of a view whose exchange was not completed (hazard 1)."""
-    on_view = machine._Step._on_view
+    on_view = views.on_view
 
-    def careless(self: machine._Step, view: View) -> None:
-        if self.s.phase is Phase.EXCHANGE:
-            self.s = replace(self.s, phase=Phase.SETTLED)
-        on_view(self, view)
+    def careless(w: Work, view: View) -> None:
+        if w.s.phase is Phase.EXCHANGE:
+            w.s = replace(w.s, phase=Phase.SETTLED)
+        on_view(w, view)
 
-    monkeypatch.setattr(machine._Step, "_on_view", careless)
+    monkeypatch.setattr(views, "on_view", careless)
 
 
 def losers_are_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who lost a conflict counts as gone before its kernel has confirmed that."""
-    monkeypatch.setattr(machine._Step, "_must_release", lambda self, row, node: None)
+    monkeypatch.setattr(settling, "must_release", lambda w, row, node: None)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
-from .machine import digest_of
+from .agreed import digest_of
 from .model import NodeId, Phase, Vip
 from .placement import quorate
 from .state import State

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..core.machine import agreement, representative
+from ..core.agreed import agreement, representative
 from ..core.model import NodeId, Phase, Report, Row, VipKey
 from ..core.placement import Placement
 from ..core.state import State

@@ -5,9 +5,10 @@ way to cut or join the network and each death of a process. Worlds that cannot b
 world the safety laws are checked; where nothing is left to happen, liveness as well (time is then let go by first,
 because lost messages are said again only when they are overdue).
 
-Two reductions, both of which keep every reachable violation: equal worlds are merged; and an operation that concerns
-only its own member and can be seen by nobody else (a kernel's confirmation that makes its core say nothing) is taken
-at once, since it commutes with everything.
+Two reductions, both of which keep every reachable violation: equal worlds are merged (equal but for the numbers that no
+future can tell: ids of views that nothing refers to are used again, and counters are reset where nothing is under way,
+see `calm`); and steps that were taken once are remembered. Members are not interchangeable, since ties are broken by
+their order, so there is no symmetry between them to use.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
 
+from ..core.agreed import digest_of
 from ..core.effects import Effect
 from ..core.events import Event, MessageDelivered
 from ..core.invariants import every_address_is_held_once, no_address_is_held_twice, settled_members_agree
-from ..core.machine import digest_of
 from ..core.messages import Message
 from ..core.model import Address, Cause, NodeId, Settings, ViewId, Vip
 from ..core.state import State
@@ -111,7 +112,10 @@ class RememberingWorld(World):
         """As World's, with the identity of remembered states in place of the states."""
         return (
             self.network.fingerprint(),
-            tuple((n, id(m.state), m.kernel, m.asked, m.gone, m.brought) for n, m in sorted(self.members.items())),
+            tuple(
+                (n, id(self.memory.state(m.state)), m.kernel, m.asked, m.gone, m.brought)
+                for n, m in sorted(self.members.items())
+            ),
             self.inherited,
             self.now_ms,
         )

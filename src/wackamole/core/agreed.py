@@ -1,0 +1,51 @@
+"""Facts about what is agreed: pure functions of the table, of reports, of a member's state."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+
+from .model import (
+    NodeId,
+    Report,
+    Table,
+    Vip,
+)
+from .state import State
+
+
+def representative(state: State) -> NodeId | None:
+    """The first member in order that is in good standing: it balances, and assigns when configs differ."""
+    if state.view is None:
+        return None
+    evicted = {n for n, _ in state.table.evicted}
+    return min((n for n in state.view.members if n not in evicted), default=None)
+
+
+def agreement(reports: Iterable[Report]) -> bool:
+    """Whether all place by the same config and the same version of placement, so that each may compute alone (hazard 9)."""
+    return len({(r.config_digest, r.placement_version) for r in reports}) <= 1
+
+
+def digest_of(table: Table) -> str:
+    """A short digest of holders, targets, generations, good standing and what placement reads."""
+    h = hashlib.blake2b(digest_size=8)
+    for row in table.rows:
+        h.update(f"{row.key}|{row.holder}|{row.target}|{row.generation}|{row.releasing}|{row.sticky}\n".encode())
+    for r in table.reports:
+        h.update(f"{r.node}|{r.incarnation}|{r.name}|{r.mature}|{r.draining}|{r.leaving}|{r.weight}|".encode())
+        h.update(f"{r.config_digest}|{[(k, why.name) for k, why in r.ineligible]}\n".encode())
+    h.update(repr(table.evicted).encode())
+    return h.hexdigest()
+
+
+def heard(state: State, sender: NodeId, now_ms: int) -> State:
+    """One more message of this member was delivered in this view."""
+    heard = tuple((m, n + 1, now_ms) if m == sender else (m, n, at) for m, n, at in state.heard)
+    return replace(state, heard=heard)
+
+
+def overlap(one: Vip, other: Vip) -> bool:
+    """Whether two VIPs share an address."""
+    return bool({a.ip for a in one.addresses} & {a.ip for a in other.addresses})

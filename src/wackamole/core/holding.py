@@ -1,0 +1,83 @@
+"""My kernel: what it shall have, by the table, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .effects import HoldExactly
+from .events import (
+    KernelConfirmed,
+)
+from .model import (
+    Phase,
+    Vip,
+)
+from .state import Refusal
+from .work import Work
+
+REFUSED_AGAIN_MS = (5_000, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000)
+"""How long a member keeps off a VIP that its kernel refused, by the number of refusals (hazard 25)."""
+
+
+def on_kernel(w: Work, event: KernelConfirmed) -> None:
+    """The kernel was read back."""
+    if event.serial != w.s.serial:
+        return  # a later one is under way, and will be confirmed
+    refused = dict(event.refused)
+    wanted = {v.key for v in w.s.wanted}
+    by_key = {r.key: r for r in w.s.refusals}
+    for key in sorted(refused):
+        row = w.rows.get(key)
+        if key not in wanted or row is None:
+            continue
+        count = by_key[key].count + 1 if key in by_key else 1
+        wait_ms = REFUSED_AGAIN_MS[min(count, len(REFUSED_AGAIN_MS)) - 1]
+        by_key[key] = Refusal(key, row.generation, refused[key], count, w.now_ms + wait_ms)
+    for key in event.held:
+        if key in wanted:
+            by_key.pop(key, None)
+    held = tuple(sorted(event.held))
+    for key in sorted(set(held) - set(w.s.confirmed)):
+        w.record("acquired", vip=key, node=w.s.me)
+    for key in sorted(set(w.s.confirmed) - set(held)):
+        w.record("released", vip=key, node=w.s.me)
+    w.s = replace(
+        w.s,
+        may_hold=held,
+        confirmed=held,
+        refusals=tuple(by_key[k] for k in sorted(by_key)),
+    )
+
+
+def wish(w: Work) -> tuple[Vip, ...]:
+    """What my kernel shall have."""
+    me = w.s.me
+    if w.s.phase is Phase.SETTLED or (w.s.phase is Phase.EXCHANGE and me in w.reports):
+        failing = {(r.key, r.generation) for r in w.s.refusals if r.generation is not None}
+        return tuple(
+            row.vip
+            for row in w.s.table.rows
+            if row.holder == me and row.target == me and (row.key, row.generation) not in failing
+        )
+    if w.s.phase is Phase.EXCHANGE and w.s.statement is not None:
+        held = frozenset(w.s.statement.held)
+        return tuple(k.vip for k in w.s.statement.known if k.vip.key in held)
+    return ()
+
+
+def want(w: Work) -> None:
+    """Ask the kernel, if it shall have something else than was asked for last."""
+    was, now = w.before, w.s
+    if (
+        now.table is was.table
+        and now.phase is was.phase
+        and now.statement is was.statement
+        and now.refusals is was.refusals
+    ):
+        return
+    wanted = wish(w)
+    if wanted == w.s.wanted:
+        return
+    may = set(w.s.may_hold) | {v.key for v in wanted}
+    w.s = replace(w.s, wanted=wanted, serial=w.s.serial + 1, may_hold=tuple(sorted(may)))
+    w.effects.append(HoldExactly(w.s.serial, wanted))

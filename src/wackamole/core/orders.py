@@ -1,0 +1,278 @@
+"""Messages in the agreed order: what each of them changes in the table, and when it counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from . import placement as placing
+from . import settling, views
+from .agreed import heard, representative
+from .effects import Announce
+from .events import (
+    MessageDelivered,
+    MoveRequested,
+)
+from .messages import (
+    Adopt,
+    Assign,
+    Attributes,
+    Beat,
+    Drain,
+    Evict,
+    Failed,
+    Move,
+    Moves,
+    Released,
+    StateMessage,
+    Unstick,
+)
+from .model import (
+    Cause,
+    NodeId,
+    NotEligible,
+    Phase,
+    Row,
+    Vip,
+    VipKey,
+)
+from .work import Work
+
+FORCED_INTERVAL_MS = 5000
+"""A digest forces at most one exchange in this time (hazard 22)."""
+
+
+def on_message(w: Work, event: MessageDelivered) -> None:
+    """A message of this view: count it, and let it change the table."""
+    view = w.s.view
+    sender, message = event.sender, event.message
+    if view is None or event.view != view.id or sender not in view.members:
+        return  # said in another view: its sender will say it again if it is still true
+    w.s = heard(w.s, sender, w.now_ms)
+    if sender == w.s.me and not isinstance(message, Beat):
+        w.s = replace(w.s, said=tuple(x for x in w.s.said if x.message != message))
+    if not isinstance(message, Beat):
+        w.s = replace(w.s, applied=w.s.applied + 1)
+        w.applied_one = True
+    if sender in w.evicted:
+        return  # (hazard 17) the only way back is a new incarnation
+    match message:
+        case Beat():
+            on_beat(w, sender, message)
+        case StateMessage():
+            views.on_state(w, sender, message)
+        case Attributes():
+            on_attributes(w, sender, message)
+        case Moves():
+            on_moves(w, message)
+        case Released():
+            on_released(w, sender, message)
+        case Failed():
+            on_failed(w, sender, message)
+        case Assign():
+            on_assign(w, sender, message)
+        case Evict():
+            on_evict(w, sender, message)
+        case Drain():
+            on_drain(w, sender, message)
+        case Unstick():
+            for row in list(w.rows.values()):
+                if row.sticky:
+                    w.put(replace(row, sticky=False))
+            w.s = replace(w.s, next_balance_ms=w.now_ms)
+        case Adopt():
+            on_adopt(w, sender, message)
+        case _:
+            assert_never(message)
+
+
+def on_beat(w: Work, sender: NodeId, beat: Beat) -> None:
+    """Compare digests at the same place of the order; one that differs forces an exchange (hazard 22)."""
+    if sender == w.s.me or not beat.digest or w.s.phase is not Phase.SETTLED:
+        return
+    mine = dict(w.s.recent).get(beat.applied)
+    if mine is None or mine == beat.digest:
+        return
+    since = w.now_ms - w.s.forced_ms if w.s.forced_ms is not None else None
+    if since is not None and since < FORCED_INTERVAL_MS:
+        return
+    again = since is not None and since < 4 * FORCED_INTERVAL_MS
+    divergences = w.s.divergences + 1 if again else 1
+    w.s = replace(w.s, forced_ms=w.now_ms, divergences=divergences)
+    w.record("diverged", node=sender, applied=beat.applied, mine=mine, theirs=beat.digest, in_a_row=divergences)
+    if divergences > 2 and representative(w.s) == w.s.me:
+        w.say(Adopt(tuple(w.rows[k] for k in sorted(w.rows))))
+    else:
+        views.open_exchange(w, w.s.exchange_round + 1)
+
+
+def on_attributes(w: Work, sender: NodeId, message: Attributes) -> None:
+    """Something of a member changed."""
+    if sender not in w.reports:
+        return
+    report = replace(message.report, node=sender)
+    w.put_report(report)
+    for vip in message.new:
+        if vip.key not in w.rows:
+            w.put(Row(vip.key, vip))
+    if w.s.phase is Phase.SETTLED and report.mature and not all(r.mature for r in w.reports.values()):
+        views.mature_all(w)
+    settling.settle(w)
+
+
+def on_moves(w: Work, message: Moves) -> None:
+    """These should go there, if they still are where the sender saw them (hazard 10)."""
+    if w.s.phase is not Phase.SETTLED:
+        return
+    facts = w.placement()
+    cause = Cause.OPERATOR if message.operator else Cause.BALANCE
+    for m in message.moves:
+        row = w.rows.get(m.key)
+        if row is None or row.holder != m.holder or row.generation != m.generation or row.target != row.holder:
+            continue
+        if m.to not in w.reports or w.reports[m.to].leaving or facts.forbidden(m.to, m.key):
+            continue
+        if m.to == row.holder:
+            w.put(replace(row, sticky=row.sticky or message.operator))
+            continue
+        w.put(
+            replace(
+                row,
+                target=m.to,
+                generation=row.generation + 1,
+                sticky=message.operator,
+                cause=cause_of_move(row.holder, m.key, facts, cause),
+            )
+        )
+
+
+def cause_of_move(holder: NodeId | None, key: VipKey, facts: placing.Placement, otherwise: Cause) -> Cause:
+    """What to tell people."""
+    why = facts.why_not(holder, key) if holder is not None else None
+    if why is None or otherwise is Cause.OPERATOR:
+        return otherwise
+    return Cause.DRAIN if why is NotEligible.DRAINING else Cause.NOT_ELIGIBLE
+
+
+def on_released(w: Work, sender: NodeId, message: Released) -> None:
+    """A kernel's confirmation: the target acquires, or a conflict's loser is out of the way."""
+    handed_over = False
+    announce: list[Vip] = []
+    for key, generation in message.released:
+        row = w.rows.get(key)
+        if row is None:
+            continue
+        if (sender, generation) in row.releasing:
+            w.put(replace(row, releasing=tuple(x for x in row.releasing if x[0] != sender)))
+            if row.holder == w.s.me:
+                announce.append(row.vip)  # neighbours may have learnt the loser's MAC
+            handed_over = True
+        elif row.holder == sender and row.target != sender and row.generation == generation:
+            w.put(
+                replace(
+                    row,
+                    holder=row.target,
+                    generation=generation + 1,
+                    previous=sender,
+                    sticky=row.sticky and row.target is not None,
+                )
+            )
+            handed_over = True
+    if announce:
+        w.effects.append(Announce(tuple(announce)))
+    if handed_over:
+        settling.settle(w)
+
+
+def on_failed(w: Work, sender: NodeId, message: Failed) -> None:
+    """A kernel refused: the VIP goes back, or to somebody else (hazard 25)."""
+    row = w.rows.get(message.key)
+    report = w.reports.get(sender)
+    if row is None or report is None or row.holder != sender or row.generation != message.generation:
+        return
+    reasons = dict(report.ineligible)
+    reasons.setdefault(message.key, NotEligible.REFUSED)
+    w.put_report(replace(report, ineligible=tuple(sorted(reasons.items(), key=lambda kv: kv[0]))))
+    facts = w.placement()
+    back = row.previous if row.previous is not None and not facts.forbidden(row.previous, row.key) else None
+    if w.s.phase is not Phase.SETTLED:
+        back = None
+    w.put(
+        replace(
+            row,
+            holder=back,
+            target=back,
+            previous=None,
+            generation=row.generation + 1,
+            sticky=False,
+            cause=Cause.FAILED,
+        )
+    )
+    w.record("failed", vip=row.key, node=sender, reason=message.reason, back_to=w.name_of(back))
+    settling.settle(w)
+
+
+def on_assign(w: Work, sender: NodeId, message: Assign) -> None:
+    """Orphans, given out by the first member because configs differ (hazard 9)."""
+    if w.s.phase is not Phase.SETTLED or sender != w.first():
+        return
+    for key, generation, to in message.assigned:
+        row = w.rows.get(key)
+        if row is None or row.generation != generation or to not in w.reports:
+            continue
+        if placing.free(row, placing.by_ip(w.rows.values())):
+            settling.give(w, row, to)
+
+
+def on_evict(w: Work, sender: NodeId, message: Evict) -> None:
+    """A member was silent, unless it spoke meanwhile (hazard 4)."""
+    view = w.s.view
+    assert view is not None
+    heard = {m: n for m, n, _ in w.s.heard}
+    report = w.reports.get(message.node)
+    if message.node not in view.members or message.node in w.evicted or message.node == sender:
+        return
+    if message.round:
+        if w.s.phase is not Phase.EXCHANGE or message.round != w.s.exchange_round or report is not None:
+            return  # its State was delivered meanwhile
+    elif heard[message.node] != message.heard:
+        return  # something of it was delivered meanwhile (hazard 4)
+    if report is not None and report.incarnation != message.incarnation:
+        return
+    w.record("evict", node=message.node, by=w.name_of(sender), name=w.name_of(message.node))
+    settling.evict(w, message.node, message.incarnation)
+    views.complete_if_all(w)
+    settling.settle(w)
+
+
+def on_drain(w: Work, sender: NodeId, message: Drain) -> None:
+    """A member is to be emptied, or taken back, or is on its way out."""
+    report = w.reports.get(message.node)
+    if report is None:
+        return
+    leaving = report.leaving or (message.leaving and sender == message.node)
+    w.put_report(replace(report, draining=message.draining, leaving=leaving))
+    if message.node == w.s.me:
+        w.s = replace(w.s, draining=message.draining)
+    w.record("drain" if message.draining else "resume", node=message.node, leaving=leaving)
+    settling.settle(w)
+
+
+def on_adopt(w: Work, sender: NodeId, message: Adopt) -> None:
+    """The last resort of hazard 22; it counts as a bug, and says so."""
+    if w.s.phase is not Phase.SETTLED or sender != w.first():
+        return
+    w.record("adopted", node=sender, rows=len(message.rows))
+    w.rows = {row.key: row for row in message.rows}
+    w.table_changed = True
+
+
+def on_move_requested(w: Work, event: MoveRequested) -> None:
+    """An operator asks: say it with the holders and generations of now."""
+    moves = tuple(
+        Move(key, row.holder, row.generation, event.to)
+        for key in event.keys
+        if (row := w.rows.get(key)) is not None and row.holder is not None
+    )
+    if moves and w.s.phase is Phase.SETTLED:
+        w.say(Moves(moves, operator=True))

@@ -1,0 +1,113 @@
+"""What follows from the table alone, computed alike by all members: void hand-overs, VIPs that must go, orphans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import placement as placing
+from .agreed import agreement
+from .effects import LeaveGroup
+from .model import (
+    Cause,
+    NodeId,
+    NotEligible,
+    Phase,
+    Row,
+    VipKey,
+)
+from .work import Work
+
+
+def settle(w: Work) -> None:
+    """Everything that follows from the table alone, computed alike by all: void hand-overs, VIPs that must go,
+    orphans. Where configs or versions differ only the representative places, by messages (hazard 9)."""
+    if w.s.phase is not Phase.SETTLED:
+        return
+    if w.s.me in w.evicted:
+        return
+    known = {k for r in w.reports.values() for k in r.known}
+    for row in list(w.rows.values()):
+        if row.holder is None and not row.releasing and row.key not in known:
+            del w.rows[row.key]
+            w.table_changed = True
+    facts = w.placement()
+    for row in list(w.rows.values()):
+        holder, target = row.holder, row.target
+        if holder is None or target == holder or target is None:
+            continue
+        if facts.forbidden(target, row.key) or w.reports[target].leaving:
+            w.put(replace(row, target=holder, generation=row.generation + 1))
+    alike = agreement(w.reports.values())
+    facts = w.placement()
+    leavers = [
+        row.key
+        for row in facts.rows.values()
+        if row.holder in facts.reports and row.holder == row.target and facts.why_not(row.holder, row.key) is not None
+    ]
+    if leavers:
+        evacuate(w, sorted(leavers), facts, alike)
+    if alike and any(r.mature for r in w.reports.values()):
+        for key, node in placing.fill(w.placement()):
+            give(w, w.rows[key], node)
+
+
+def evacuate(w: Work, keys: list[VipKey], facts: placing.Placement, alike: bool) -> None:
+    """Give VIPs whose holders may not, or should not, have them a better target."""
+    quotas = facts.quotas()
+    for key in keys:
+        row = w.rows[key]
+        assert row.holder is not None
+        reason = facts.why_not(row.holder, key)
+        assert reason is not None
+        to = placing.refuge(facts, key, quotas) if alike else None
+        if to is None and not reason.forbids:
+            continue
+        if to is not None:
+            facts.loads[row.holder] -= 1
+            facts.take(to)
+        cause = Cause.DRAIN if reason is NotEligible.DRAINING else Cause.NOT_ELIGIBLE
+        w.put(replace(row, target=to, generation=row.generation + 1, cause=cause, sticky=False))
+
+
+def give(w: Work, row: Row, to: NodeId) -> None:
+    """An orphan gets its holder."""
+    cause = row.cause if row.cause not in (Cause.NONE, Cause.CLAIM) else Cause.FILL
+    w.put(replace(row, holder=to, target=to, generation=row.generation + 1, previous=None, cause=cause))
+
+
+def evict(w: Work, node: NodeId, incarnation: int) -> None:
+    """Count a member as gone although its engine still lists it (hazards 4, 7, 17)."""
+    if node in w.evicted:
+        return
+    w.evicted[node] = incarnation
+    w.table_changed = True
+    report = w.reports.pop(node, None)
+    fenced = report is not None and report.fenced
+    for row in list(w.rows.values()):
+        if row.holder == node:
+            w.put(
+                replace(
+                    row,
+                    holder=None,
+                    target=None,
+                    generation=row.generation + 1,
+                    previous=None,
+                    sticky=False,
+                    cause=Cause.EVICTED,
+                )
+            )
+            if not fenced:  # nothing silences it: its VIPs stay where they are until it is gone
+                must_release(w, w.rows[row.key], node)
+        elif row.target == node:
+            w.put(replace(row, target=row.holder, generation=row.generation + 1))
+    if node == w.s.me:
+        w.drop_group()
+        w.effects.append(LeaveGroup(True, "evicted for silence"))
+
+
+def must_release(w: Work, row: Row, node: NodeId) -> None:
+    """A member that lost a VIP keeps it blocked until it has confirmed that it is gone."""
+    if not any(n == node for n, _ in row.releasing):
+        generation = row.generation + 1
+        entry = (*row.releasing, (node, generation))
+        w.put(replace(row, generation=generation, releasing=tuple(sorted(entry))))

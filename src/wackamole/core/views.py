@@ -1,0 +1,314 @@
+"""Entering a view: with zero rounds, or with an exchange of State messages in which conflicts are decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from . import settling
+from .agreed import overlap
+from .events import (
+    EngineJoined,
+    EngineLost,
+)
+from .messages import (
+    KnownVip,
+    StateMessage,
+)
+from .model import (
+    PLACEMENT_VERSION,
+    Cause,
+    Left,
+    NodeId,
+    NotEligible,
+    Phase,
+    Report,
+    Row,
+    View,
+    VipKey,
+)
+from .work import Work
+
+_CAUSE_OF_LEAVING = {
+    Left.LEFT: Cause.LEFT,
+    Left.PROCESS_DIED: Cause.PROCESS_DIED,
+    Left.HOST_LOST: Cause.HOST_LOST,
+}
+
+
+def on_joined(w: Work, event: EngineJoined) -> None:
+    """The engine is there: begin as a newcomer."""
+    w.drop_group()
+    started = w.s.started_ms if w.s.started_ms is not None else w.now_ms
+    w.s = replace(w.s, me=event.me, incarnation=event.incarnation, started_ms=started)
+    w.record("joined", node=event.me)
+
+
+def on_lost(w: Work, event: EngineLost) -> None:
+    """The engine is gone, and with it everything that was agreed."""
+    w.drop_group()
+    w.record("engine_lost", reason=event.reason)
+
+
+def on_view(w: Work, view: View) -> None:
+    """The membership changed: go on with the table (zero rounds), or open an exchange."""
+    before = w.s.view
+    came_along = before is not None and w.s.me in before.members
+    zero_rounds = w.s.phase is Phase.SETTLED and came_along and view.direct and not view.joined
+    since = dict(w.s.member_since)
+    w.s = replace(
+        w.s,
+        view=view,
+        applied=0,
+        recent=(),
+        heard=tuple((m, 0, w.now_ms) for m in view.members),
+        said=(),
+        exchange_round=0,
+        next_beat_ms=w.now_ms,
+        member_since=tuple((m, since[m] if m in since and m not in view.joined else w.now_ms) for m in view.members),
+    )
+    stay = frozenset(view.members) - frozenset(view.joined)
+    left = dict(view.left)
+    if before is not None:
+        for node in before.members:
+            if node not in stay:
+                left.setdefault(node, Left.HOST_LOST)
+    w.record(
+        "view",
+        id=view.id,
+        members=",".join(w.name_of(m) for m in view.members),
+        left=",".join(f"{w.name_of(n)}:{why.value}" for n, why in view.left) or "-",
+        exchange="no" if zero_rounds else "yes",
+    )
+    w.evicted = {n: i for n, i in w.evicted.items() if n in stay}
+    w.table_changed = True
+    if not zero_rounds:
+        open_exchange(w, 1, stay)
+        return
+    w.s = replace(
+        w.s,
+        component=len(view.members) - len(w.evicted),
+        next_balance_ms=w.now_ms + w.s.settings.balance_interval_ms,
+    )
+    w.reports = {n: r for n, r in w.reports.items() if n in stay}
+    for row in list(w.rows.values()):
+        without(w, row, stay, left)
+    settling.settle(w)
+
+
+def without(w: Work, row: Row, stay: frozenset[NodeId], left: Mapping[NodeId, Left]) -> None:
+    """Take those who are gone out of a row."""
+    new = row
+    if any(n not in stay for n, _ in row.releasing):
+        new = replace(new, releasing=tuple(x for x in row.releasing if x[0] in stay))
+    if row.previous is not None and row.previous not in stay:
+        new = replace(new, previous=None)
+    if row.holder is not None and row.holder not in stay:
+        why = _CAUSE_OF_LEAVING[left.get(row.holder, Left.HOST_LOST)]
+        # A hand-over that was under way is void: whom it was for is decided anew.
+        new = replace(
+            new, holder=None, target=None, generation=row.generation + 1, previous=None, sticky=False, cause=why
+        )
+    elif row.target is not None and row.target not in stay:
+        new = replace(new, target=row.holder, generation=row.generation + 1)
+    if new is not row:
+        w.put(new)
+
+
+def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None) -> None:
+    """Forget the table, keep what my kernel has, and say so."""
+    view = w.s.view
+    assert view is not None
+    me = w.s.me
+    old_statement = w.s.statement
+    definitions = {row.key: row.vip for row in w.rows.values()}
+    generations = {row.key: row.generation for row in w.rows.values()}
+    sticky = {row.key for row in w.rows.values() if row.sticky}
+    may = frozenset(w.s.may_hold)
+    if w.s.phase is Phase.EXCHANGE and me not in w.reports and old_statement is not None:
+        held = [k for k in old_statement.held if k in may]
+        for known in old_statement.known:
+            key = known.vip.key
+            definitions.setdefault(key, known.vip)
+            generations[key] = max(generations.get(key, 0), known.generation)
+            if known.sticky:
+                sticky.add(key)
+        blocked_before = old_statement.blocked
+    else:
+        held = [r.key for r in w.rows.values() if r.holder == me and (r.target == me or r.key in may)]
+        blocked_before = ()
+    for vip in w.s.settings.vips:
+        definitions.setdefault(vip.key, vip)
+    for vip in w.s.wanted:
+        definitions.setdefault(vip.key, vip)
+    here = frozenset(view.members) if stay is None else stay
+    blocked = {(r.key, n) for r in w.rows.values() for n, _ in r.releasing if n in w.evicted and n in here}
+    blocked |= {(k, n) for k, n in blocked_before if n in w.evicted and n in here}
+    held_set = frozenset(held)
+    statement = StateMessage(
+        round=number,
+        report=own_report(w),
+        known=tuple(KnownVip(definitions[k], generations.get(k, 0), k in sticky) for k in sorted(definitions)),
+        held=tuple(sorted(held_set)),
+        releasing=tuple(k for k in w.s.may_hold if k not in held_set and k in definitions),
+        evicted=tuple(sorted(w.evicted.items())),
+        blocked=tuple(sorted(blocked)),
+    )
+    w.rows, w.reports = {}, {}
+    w.table_changed = True
+    w.s = replace(
+        w.s,
+        phase=Phase.EXCHANGE,
+        exchange_round=number,
+        exchange_since_ms=w.now_ms,
+        statement=statement,
+        said=(),
+        recent=(),
+    )
+
+
+def own_report(w: Work) -> Report:
+    """What I say of myself now."""
+    settings = w.s.settings
+    reasons = dict(w.s.ineligible)
+    for refusal in w.s.refusals:
+        if refusal.until_ms > w.now_ms:
+            reasons.setdefault(refusal.key, NotEligible.REFUSED)
+    return Report(
+        node=w.s.me,
+        incarnation=w.s.incarnation,
+        name=settings.node,
+        known=tuple(sorted(v.key for v in settings.vips)),
+        config_digest=settings.config_digest,
+        nodes=settings.nodes,
+        placement_version=PLACEMENT_VERSION,
+        weight=settings.weight,
+        mature=is_mature(w),
+        draining=w.s.draining,
+        leaving=w.s.leaving_since_ms is not None,
+        ineligible=tuple(sorted(reasons.items(), key=lambda kv: kv[0])),
+        fenced=w.s.fenced,
+        lease_ms=w.s.lease_ms,
+        component=w.s.component,
+        partition=settings.partition,
+        version=settings.version,
+    )
+
+
+def is_mature(w: Work) -> bool:
+    """Whether I have waited long enough, or met somebody who has."""
+    started = w.s.started_ms
+    return w.s.mature or (started is not None and w.now_ms - started >= w.s.settings.mature_ms)
+
+
+def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
+    """A member's word in an exchange; one of a new round opens it for everybody."""
+    if message.round < w.s.exchange_round:
+        return
+    if message.round == w.s.exchange_round and w.s.phase is Phase.SETTLED:
+        return
+    if message.round > w.s.exchange_round:
+        open_exchange(w, message.round)
+    if sender in w.reports:
+        return
+    view = w.s.view
+    assert view is not None
+    report = replace(message.report, node=sender)
+    w.put_report(report)
+    for known in message.known:
+        key = known.vip.key
+        row = w.rows.get(key)
+        if row is None:
+            row = Row(key, known.vip, generation=known.generation, sticky=known.sticky)
+        w.put(replace(row, generation=max(row.generation, known.generation), sticky=row.sticky or known.sticky))
+    for key in message.held:
+        if key in w.rows:
+            claim(w, w.rows[key], sender)
+    for key in message.releasing:
+        if key in w.rows:
+            settling.must_release(w, w.rows[key], sender)
+    for key, node in message.blocked:
+        if key in w.rows and node in view.members:
+            settling.must_release(w, w.rows[key], node)
+    for node, incarnation in message.evicted:
+        heard_as = w.reports.get(node)
+        if node in view.members and (heard_as is None or heard_as.incarnation == incarnation):
+            settling.evict(w, node, incarnation)
+        if w.s.view is None:
+            return  # it was me
+    complete_if_all(w)
+
+
+def claim(w: Work, row: Row, claimant: NodeId) -> None:
+    """A member says that it holds this. If another does, one of them loses at once (hazard 23)."""
+    rivals = [
+        other
+        for other in w.rows.values()
+        if other.holder is not None
+        and other.holder != claimant
+        and (other.key == row.key or overlap(other.vip, row.vip))
+    ]
+    for rival in rivals:
+        assert rival.holder is not None
+        if standing(w, claimant, row.key) < standing(w, rival.holder, rival.key):
+            w.record("conflict", vip=rival.key, winner=w.name_of(claimant), loser=w.name_of(rival.holder))
+            loser = rival.holder
+            w.put(replace(rival, holder=None, target=None, cause=Cause.CONFLICT))
+            settling.must_release(w, w.rows[rival.key], loser)
+        else:
+            w.record("conflict", vip=row.key, winner=w.name_of(rival.holder), loser=w.name_of(claimant))
+            settling.must_release(w, w.rows[row.key], claimant)
+            return
+    row = w.rows[row.key]
+    w.put(
+        replace(
+            row,
+            holder=claimant,
+            target=claimant,
+            generation=row.generation + 1,
+            cause=Cause.CONFLICT if rivals else Cause.CLAIM,
+        )
+    )
+
+
+def standing(w: Work, node: NodeId, key: VipKey) -> tuple[int, int, int]:
+    """The lesser wins a conflict: who may hold it, then who comes from the larger component, then by order."""
+    report = w.reports[node]
+    reason = dict(report.ineligible).get(key)
+    barred = key not in report.known or (reason is not None and reason.forbids)
+    return (int(barred), -report.component, node)
+
+
+def awaited(w: Work, view: View) -> tuple[NodeId, ...]:
+    """Members whose State has not been delivered in this exchange; the evicted are not waited for (hazard 17)."""
+    return tuple(m for m in view.members if m not in w.evicted and m not in w.reports)
+
+
+def complete_if_all(w: Work) -> None:
+    """The exchange is over when all that are awaited have spoken."""
+    view = w.s.view
+    if view is None or w.s.phase is not Phase.EXCHANGE or awaited(w, view):
+        return
+    w.s = replace(
+        w.s,
+        phase=Phase.SETTLED,
+        component=len(view.members) - len(w.evicted),
+        statement=None,
+        next_balance_ms=w.now_ms + w.s.settings.balance_interval_ms,
+    )
+    for row in list(w.rows.values()):
+        w.put(replace(row, target=row.holder, generation=row.generation + 1))
+    names = {r.name for r in w.reports.values()}
+    met = any(r.mature for r in w.reports.values())
+    if met or all(set(r.nodes) <= names for r in w.reports.values()):
+        mature_all(w)
+    w.record("settled", view=view.id, round=w.s.exchange_round, members=len(view.members))
+    settling.settle(w)
+
+
+def mature_all(w: Work) -> None:
+    """Maturity spreads to everybody who meets a mature member (hazard 28)."""
+    for report in list(w.reports.values()):
+        if not report.mature:
+            w.put_report(replace(report, mature=True))
+    w.s = replace(w.s, mature=True)

@@ -1,0 +1,212 @@
+"""What there is to say, derived from the state after every event (hazard 21): nothing is queued."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from . import holding, views
+from . import placement as placing
+from .agreed import agreement
+from .effects import LeaveGroup, Multicast
+from .messages import (
+    Assign,
+    Attributes,
+    Beat,
+    Drain,
+    Evict,
+    Failed,
+    Move,
+    Moves,
+    Released,
+)
+from .model import (
+    NodeId,
+    NotEligible,
+    Phase,
+    Row,
+    Vip,
+    VipKey,
+)
+from .state import Refusal
+from .work import Work
+
+
+def speak(w: Work) -> None:
+    """Say what there is to say, and nothing twice."""
+    s = w.s
+    view = s.view
+    if view is None or s.phase in (Phase.OFFLINE, Phase.GONE):
+        leave_if_empty(w)
+        return
+    if w.now_ms >= s.next_beat_ms:
+        say_beat(w)
+        watch_for_silence(w)
+    if s.leaving_since_ms is not None and may_leave(w, s.leaving_since_ms):
+        go(w)
+        return
+    if w.s.phase is Phase.EXCHANGE and w.s.me not in w.reports:
+        if w.s.statement is not None:
+            w.say(w.s.statement)
+        return
+    say_released(w)
+    say_failed(w)
+    mine = w.reports.get(w.s.me)
+    if mine is not None:
+        if w.s.leaving_since_ms is not None and not mine.leaving:
+            w.say(Drain(w.s.me, w.s.draining, leaving=True))
+        own = views.own_report(w)
+        if replace(own, component=mine.component, mature=own.mature or mine.mature, leaving=mine.leaving) != mine:
+            w.say(Attributes(own, new_vips(w)))
+    if w.s.phase is Phase.SETTLED and w.first() == w.s.me:
+        represent(w)
+
+
+def new_vips(w: Work) -> tuple[Vip, ...]:
+    """My VIPs that the table does not have yet."""
+    return tuple(v for v in w.s.settings.vips if v.key not in w.rows)
+
+
+def say_beat(w: Work) -> None:
+    """I am alive."""
+    view = w.s.view
+    assert view is not None
+    digest = w.s.recent[-1][1] if w.s.recent and w.s.phase is Phase.SETTLED else ""
+    number = w.s.beat_number + 1
+    w.s = replace(w.s, beat_number=number, next_beat_ms=w.now_ms + w.s.settings.beat_ms)
+    w.effects.append(Multicast(view.id, Beat(number, w.s.applied, digest, w.now_ms)))
+
+
+def watch_for_silence(w: Work) -> None:
+    """Judge others only while my own beats come back (hazard 4)."""
+    patience_ms = w.s.settings.evict_after_ms
+    heard = {m: (n, at) for m, n, at in w.s.heard}
+    own_count, own_at = heard[w.s.me]
+    if w.now_ms - own_at > 3 * w.s.settings.beat_ms or not own_count:
+        return
+    for member, (count, at) in sorted(heard.items()):
+        if member == w.s.me or member in w.evicted:
+            continue
+        report = w.reports.get(member)
+        if w.now_ms - at >= patience_ms:
+            w.say(Evict(member, report.incarnation if report else 0, count))
+        elif w.s.phase is Phase.EXCHANGE and report is None and w.now_ms - w.s.exchange_since_ms >= 2 * patience_ms:
+            w.say(Evict(member, 0, count, w.s.exchange_round))
+
+
+def say_released(w: Work) -> None:
+    """What the table takes from me and my kernel no longer has."""
+    me = w.s.me
+    may = frozenset(w.s.may_hold)
+    gone = [
+        (row.key, row.generation)
+        for row in w.s.table.rows
+        if row.holder == me and row.target != me and row.key not in may
+    ]
+    gone += [
+        (row.key, generation)
+        for row in w.s.table.rows
+        for node, generation in row.releasing
+        if node == me and row.key not in may
+    ]
+    if gone:
+        w.say(Released(tuple(sorted(gone))))
+
+
+def say_failed(w: Work) -> None:
+    """What my kernel refused."""
+    keep: list[Refusal] = []
+    for refusal in w.s.refusals:
+        row = w.rows.get(refusal.key)
+        if refusal.generation is not None:
+            if row is not None and row.holder == w.s.me and row.generation == refusal.generation:
+                w.say(Failed(refusal.key, refusal.generation, refusal.reason))
+            else:
+                refusal = replace(refusal, generation=None)
+        keep.append(refusal)
+    if tuple(keep) != w.s.refusals:
+        w.s = replace(w.s, refusals=tuple(keep))
+
+
+def represent(w: Work) -> None:
+    """What only the first member does: assign and evacuate where not all compute alike, and balance in rounds."""
+    reports = w.s.table.reports
+    if not agreement(reports):
+        place_for_all(w)
+    if w.now_ms < w.s.next_balance_ms:
+        return
+    settings = w.s.settings
+    w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
+    if not any(r.mature for r in reports):
+        return
+    since = dict(w.s.member_since)
+    steady = [n for n in w.reports if w.now_ms - since.get(n, w.now_ms) >= settings.settle_ms]
+    moves = placing.balance(w.placement(), steady)
+    if settings.moves_per_round is not None:
+        moves = moves[: settings.moves_per_round]
+    say_moves(w, moves)
+
+
+def say_moves(w: Work, moves: Iterable[tuple[VipKey, NodeId]]) -> None:
+    """Moves of the balance."""
+    said: list[Move] = []
+    for key, to in moves:
+        row = w.rows[key]
+        if row.holder is not None:
+            said.append(Move(key, row.holder, row.generation, to))
+    if said:
+        w.say(Moves(tuple(said), operator=False))
+
+
+def place_for_all(w: Work) -> None:
+    """Where configs differ: assign orphans, and empty the drained."""
+    facts = w.placement()
+    quotas = facts.quotas()
+    moves: list[tuple[VipKey, NodeId]] = []
+    for row in w.s.table.rows:
+        if row.holder is None or row.holder != row.target or row.holder not in facts.reports:
+            continue
+        if facts.why_not(row.holder, row.key) is NotEligible.DRAINING:
+            to = placing.refuge(facts, row.key, quotas)
+            if to is not None:
+                moves.append((row.key, to))
+                facts.take(to)
+    say_moves(w, moves)
+    if any(r.mature for r in w.s.table.reports):
+        given = placing.fill(w.placement())
+        if given:
+            w.say(Assign(tuple((k, w.rows[k].generation, n) for k, n in given)))
+
+
+def may_leave(w: Work, since_ms: int) -> bool:
+    """Whether everything was handed over that somebody else can take, or the time for it is over."""
+    if w.now_ms - since_ms >= w.s.settings.leave_ms:
+        return True
+    mine = w.reports.get(w.s.me)
+    if w.s.phase is not Phase.SETTLED or mine is None or not mine.leaving:
+        return False
+    return not any(row.holder == w.s.me and can_go_elsewhere(w, row) for row in w.s.table.rows)
+
+
+def go(w: Work) -> None:
+    """Let go of everything; the group is left when the kernel has confirmed that."""
+    w.record("leaving", held=len(w.s.may_hold))
+    w.drop_group()
+    w.freeze_table()
+    holding.want(w)
+    leave_if_empty(w)
+
+
+def leave_if_empty(w: Work) -> None:
+    """Leave the group once the kernel has nothing of mine."""
+    if w.s.leaving_since_ms is not None and w.s.phase is not Phase.GONE and not w.s.may_hold:
+        w.s = replace(w.s, phase=Phase.GONE)
+        w.effects.append(LeaveGroup(False, "asked to leave"))
+
+
+def can_go_elsewhere(w: Work, row: Row) -> bool:
+    """Whether another member can take this."""
+    if row.target != row.holder:
+        return True
+    facts = w.placement()
+    return any(n != row.holder and facts.why_not(n, row.key) is None for n in facts.candidates(row.key))
