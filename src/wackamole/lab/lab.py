@@ -73,7 +73,8 @@ class Layout:
         config: Path | None = None,
     ) -> Layout:
         """A layout of that many nodes and VIPs, the last `vips6` of them IPv6 (default: one of six). `settings` is
-        TOML that goes in front, `cluster` what goes into that table; `config` a file whose nodes, VIPs and settings are used instead. Raises ConfigError."""
+        TOML that goes in front, `cluster` what goes into that table; `config` a file whose nodes, VIPs and settings
+        are used instead. Raises ConfigError."""
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,23}", name):
             raise LabRefused(f"{name!r} is no name for a lab: small letters, digits and -, at most 24")
         names = tuple(string.ascii_lowercase[:nodes])
