@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterator, Mapping
@@ -40,7 +41,8 @@ def converse(
             ) from None
         if patient:
             s.settimeout(None)
-        s.sendall(json.dumps({**(arguments or {}), "verb": verb}).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # a busy daemon refuses before it has read; its sentence is there
+            s.sendall(json.dumps({**(arguments or {}), "verb": verb}).encode() + b"\n")
         with s.makefile("rb") as answers:
             try:
                 for line in answers:
@@ -52,5 +54,7 @@ def converse(
                         return
                     else:
                         raise Refused(str(said.get("error")))
+            except ConnectionResetError:
+                raise NotReachable(f"the daemon on {path} closed the connection") from None
             except TimeoutError:
                 raise NotReachable(f"the daemon on {path} has not answered for {ANSWER_SECONDS_MAX:.0f} s") from None
