@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .core.model import Address, Partition, Settings, Vip
+from .core.model import Address, Partition, Settings, Takeover, Vip
 from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
 from .wire import WEIGHT_MAX
 
@@ -30,6 +30,11 @@ ADDRESSES_PER_VIP_MAX = 64
 FILE_BYTES_MAX = 4 << 20
 DETECTION_MS_MIN, DETECTION_MS_MAX = 200, 60_000
 """Below 200 ms Corosync refuses the token time that is left (it must be four retransmissions of at least 30 ms)."""
+FENCE_SLACK_MS = 50
+"""Rounding of the kernel's timers (a tick is at most 10 ms) and of ours, on top of lease and beat_age_max."""
+LIFETIME_LATE_MS = 1000
+"""The kernel removes an address up to half a second after its lifetime's end (measured: 5 to 460 ms)."""
+MARK_DEFAULT = 0x10000000
 RUN_DIR = "/run/wackamole"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")
@@ -65,6 +70,28 @@ class EngineConfig:
     managed: bool
     evict_after_ms: int
     beat_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FenceConfig:
+    """`[fence]`; `mode` is "nftables", "lifetime" or "off"."""
+
+    mode: str
+    lease_ms: int
+    lifetime_s: int
+    beat_age_max_ms: int
+    takeover: Takeover
+    mark: int
+    link_up_delay_ms: int
+
+    @property
+    def dark_after_ms(self) -> int:
+        """A host of which no good beat is delivered any more is dark this long after it sent the last; 0: never for sure."""
+        if self.mode == "nftables":
+            return self.lease_ms + self.beat_age_max_ms + FENCE_SLACK_MS
+        if self.mode == "lifetime":
+            return self.lifetime_s * 1000 + LIFETIME_LATE_MS + self.beat_age_max_ms + FENCE_SLACK_MS
+        return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +137,7 @@ class Config:
     path: str
     cluster: ClusterConfig
     engine: EngineConfig
+    fence: FenceConfig
     balance: BalanceConfig
     control: ControlConfig
     nodes: tuple[NodeConfig, ...]
@@ -211,9 +239,11 @@ class _Reader:
 
     def config(self, document: dict[str, Any]) -> Config:
         """Everything; raises ConfigError."""
-        self.keys(document, "", ("cluster", "engine", "balance", "control", "node", "vip"))
+        self.keys(document, "", ("cluster", "engine", "fence", "balance", "control", "node", "vip"))
         cluster = self.cluster(self.table(document, "cluster"))
-        engine = self.engine(self.table(document, "engine"))
+        if isinstance(document.get("fence"), str):  # `fence = "off"` is short for the table with that mode
+            document = {**document, "fence": {"mode": document["fence"]}}
+        engine, fence = self.timings(self.table(document, "engine"), self.table(document, "fence"), cluster)
         balance = self.balance(self.table(document, "balance"))
         control = self.control(self.table(document, "control"))
         nodes = self.nodes(self.entries(document, "node", NODES_MAX))
@@ -221,7 +251,15 @@ class _Reader:
         if self._problems:
             raise ConfigError(problem for _, problem in sorted(self._problems, key=lambda p: p[0]))
         return Config(
-            self._path, cluster, engine, balance, control, nodes, vips, _digest(cluster, engine, balance, nodes, vips)
+            self._path,
+            cluster,
+            engine,
+            fence,
+            balance,
+            control,
+            nodes,
+            vips,
+            _digest(cluster, engine, fence, balance, nodes, vips),
         )
 
     # -- the kinds of values
@@ -337,20 +375,66 @@ class _Reader:
         mature = self.duration(table, "cluster", "mature", 5000, 0, 600_000)
         return ClusterConfig(name, key_file, Partition(partition), mature)
 
-    def engine(self, table: dict[str, Any]) -> EngineConfig:
-        self.keys(table, "engine", ("type", "detection", "managed", "evict_after", "beat"))
-        kind = self.choice(table, "engine", "type", "corosync", ("corosync",))
-        detection = self.duration(table, "engine", "detection", 300, DETECTION_MS_MIN, DETECTION_MS_MAX)
-        beat = self.duration(table, "engine", "beat", max(50, min(200, detection * 2 // 5)), 20, 5000)
-        evict = self.duration(table, "engine", "evict_after", max(1500, 6 * detection), 100, 600_000)
-        if evict < max(5 * beat, 2 * detection):
+    def timings(
+        self, engine: dict[str, Any], fence: dict[str, Any], cluster: ClusterConfig
+    ) -> tuple[EngineConfig, FenceConfig]:
+        """Engine and fence: their times depend on each other (docs/fence.md has the arithmetic)."""
+        self.keys(engine, "engine", ("type", "detection", "managed", "evict_after", "beat"))
+        keys = ("mode", "lease", "lifetime", "beat_age_max", "takeover", "mark", "link_up_delay")
+        self.keys(fence, "fence", keys)
+        kind = self.choice(engine, "engine", "type", "corosync", ("corosync",))
+        detection = self.duration(engine, "engine", "detection", 300, DETECTION_MS_MIN, DETECTION_MS_MAX)
+        beat = self.duration(engine, "engine", "beat", max(50, min(200, detection * 2 // 5)), 20, 5000)
+        mode = self.choice(fence, "fence", "mode", "nftables", ("nftables", "lifetime", "off"))
+        takeover = self.choice(fence, "fence", "takeover", "fast", tuple(t.value for t in Takeover))
+        age = self.duration(fence, "fence", "beat_age_max", max(100, detection // 2), 20, 60_000)
+        lease = self.duration(fence, "fence", "lease", max(3 * detection, age + 4 * beat), 100, 600_000)
+        life = self.duration(fence, "fence", "lifetime", max(3000, -(-3 * detection // 1000) * 1000), 2000, 600_000)
+        found = FenceConfig(
+            mode,
+            lease,
+            life // 1000,
+            age,
+            Takeover(takeover),
+            self.mark(fence),
+            self.duration(fence, "fence", "link_up_delay", 2000, 0, 600_000),
+        )
+        if mode != "lifetime" and "lifetime" in fence:
+            self.wrong("fence.lifetime", 'is only for mode = "lifetime"')
+        if life % 1000:
+            self.wrong("fence.lifetime", f"must be whole seconds, not {_spoken(life)}: the kernel counts no others")
+        if mode == "nftables":
+            least = max(2 * detection + beat, age + 3 * beat)
+            if lease < least:
+                self.wrong(
+                    "fence.lease" if "lease" in fence else "fence",
+                    f"{_spoken(lease)} is too short: it must outlive a change of membership and a few lost beats, or every"
+                    f" death would darken the survivors as well; at least 2 × detection + beat and beat_age_max + 3 ×"
+                    f" beat: {_spoken(least)}",
+                )
+        if mode == "off" and found.takeover is Takeover.STRICT:
+            self.wrong("fence.takeover", '"strict" waits for a lease to run out, and without a fence there is none')
+        if mode == "off" and cluster.partition is Partition.MAJORITY:
+            self.wrong("fence", 'partition = "majority" waits for a lease to run out, and without a fence there is none')
+        dark = found.dark_after_ms
+        least = max(5 * beat, 2 * detection, dark + -(-dark // 100))
+        evict = self.duration(engine, "engine", "evict_after", max(least, 0 if dark else 1500), 100, 600_000)
+        if evict < least:
             self.wrong(
-                "engine.evict_after" if "evict_after" in table else "engine",
+                "engine.evict_after" if "evict_after" in engine else "engine",
                 f"{_spoken(evict)} is too soon: a healthy member is silent for up to twice `detection`"
-                f" ({_spoken(detection)}) or a few beats ({_spoken(beat)}); at least"
-                f" {_spoken(max(5 * beat, 2 * detection))}",
+                f" ({_spoken(detection)}) or a few beats ({_spoken(beat)}), and a silent one may serve for"
+                f" {_spoken(dark)} (lease + beat_age_max + {FENCE_SLACK_MS}ms); at least {_spoken(least)}",
             )
-        return EngineConfig(kind, detection, self.flag(table, "engine", "managed", True), evict, beat)
+        return EngineConfig(kind, detection, self.flag(engine, "engine", "managed", True), evict, beat), found
+
+    def mark(self, table: Mapping[str, Any]) -> int:
+        """One bit of the packet mark."""
+        found = table.get("mark", MARK_DEFAULT)
+        if isinstance(found, int) and not isinstance(found, bool) and 0 < found < 1 << 32 and not found & (found - 1):
+            return found
+        self.wrong("fence.mark", f"must be one bit of a 32-bit packet mark, such as 0x10000000, not {_shown(found)}")
+        return MARK_DEFAULT
 
     def balance(self, table: dict[str, Any]) -> BalanceConfig:
         self.keys(table, "balance", ("interval", "moves_per_round", "settle"))
@@ -565,6 +649,7 @@ def _spoken(ms: int) -> str:
 def _digest(
     cluster: ClusterConfig,
     engine: EngineConfig,
+    fence: FenceConfig,
     balance: BalanceConfig,
     nodes: tuple[NodeConfig, ...],
     vips: tuple[VipConfig, ...],
@@ -574,6 +659,7 @@ def _digest(
         [cluster.name, cluster.partition.value, cluster.mature_ms],
         [engine.type, engine.detection_ms, engine.evict_after_ms, engine.beat_ms],
         [balance.interval_ms, balance.moves_per_round, balance.settle_ms],
+        [fence.takeover.value],
         sorted([n.name, n.id, list(n.addresses), n.weight] for n in nodes),
         sorted([str(v.vip.key), list(v.prefer)] for v in vips),
     ]
@@ -638,6 +724,9 @@ def settings_for(config: Config, node: NodeConfig) -> Settings:
         mature_ms=config.cluster.mature_ms,
         beat_ms=config.engine.beat_ms,
         evict_after_ms=config.engine.evict_after_ms,
+        lease_ms=config.fence.dark_after_ms,
+        beat_age_max_ms=config.fence.beat_age_max_ms,
+        takeover=config.fence.takeover,
         balance_interval_ms=config.balance.interval_ms,
         moves_per_round=config.balance.moves_per_round,
         settle_ms=config.balance.settle_ms,

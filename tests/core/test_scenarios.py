@@ -14,7 +14,7 @@ import pytest
 
 from wackamole.core import events as ev
 from wackamole.core.invariants import every_address_is_held_once, no_address_is_held_twice, settled_members_agree
-from wackamole.core.model import Address, NodeId, NotEligible, Partition, Settings, Vip, VipKey
+from wackamole.core.model import Address, NodeId, NotEligible, Partition, Settings, Takeover, Vip, VipKey
 from wackamole.sim.world import World
 
 FOLDER = Path(__file__).parent.parent / "scenarios"
@@ -57,6 +57,8 @@ class Story:
                 partition=Partition(options.get("partition", "cover")),
                 mature_ms=int(options.get("mature", "5000")),
                 settle_ms=int(options.get("settle", "10000")),
+                lease_ms=int(options.get("lease", "1100")),
+                takeover=Takeover(options.get("takeover", "fast")),
             )
 
     def do_config(self, name: str, *words: str) -> None:
@@ -101,12 +103,11 @@ class Story:
 
     def do_hang(self, name: str) -> None:
         """The daemon stands still: nothing is delivered to it, its clock does nothing."""
-        self.world.hung |= {self.ids[name]}
+        self.world.hang(self.ids[name])
 
     def do_wake(self, name: str) -> None:
         """It goes on: its clock first, before anything that waits in its queue."""
-        self.world.hung -= {self.ids[name]}
-        self.world.tick(self.ids[name])
+        self.world.wake(self.ids[name])
 
     def do_balance(self, name: str) -> None:
         self.world.tell(self.ids[name], ev.BalanceRequested())

@@ -6,12 +6,9 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 
-from .model import (
-    NodeId,
-    Report,
-    Table,
-    Vip,
-)
+from .messages import Beat
+from .model import NodeId, Phase, Report, Table, Vip
+from .placement import quorate
 from .state import State
 
 
@@ -36,7 +33,7 @@ def digest_of(table: Table) -> str:
     for r in table.reports:
         h.update(f"{r.node}|{r.incarnation}|{r.name}|{r.mature}|{r.draining}|{r.leaving}|{r.weight}|".encode())
         h.update(f"{r.config_digest}|{[(k, why.name) for k, why in r.ineligible]}\n".encode())
-    h.update(repr(table.evicted).encode())
+    h.update(repr((table.evicted, table.lapsing)).encode())
     return h.hexdigest()
 
 
@@ -44,6 +41,24 @@ def heard(state: State, sender: NodeId, now_ms: int) -> State:
     """One more message of this member was delivered in this view."""
     heard = tuple((m, n + 1, now_ms) if m == sender else (m, n, at) for m, n, at in state.heard)
     return replace(state, heard=heard)
+
+
+def renews(state: State, beat: Beat, now_ms: int) -> bool:
+    """Whether this beat of mine, delivered now, proves that loop, engine and group all work: it is young, and I am in good
+    standing in the view (hazards 3, 14, 16)."""
+    if not 0 <= now_ms - beat.sent_ms <= state.settings.beat_age_max_ms:
+        return False
+    if any(n == state.me for n, _ in state.table.evicted):
+        return False
+    if state.phase is Phase.SETTLED:
+        return quorate(state.table.reports)
+    return state.phase is Phase.EXCHANGE and any(r.node == state.me for r in state.table.reports)
+
+
+def lapsed(state: State, now_ms: int) -> bool:
+    """Whether my lease has run out since the last good beat came back."""
+    bound_ms = state.settings.lease_ms or state.settings.evict_after_ms
+    return state.renewed_ms is not None and now_ms - state.renewed_ms > bound_ms
 
 
 def overlap(one: Vip, other: Vip) -> bool:

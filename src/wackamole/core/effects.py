@@ -17,6 +17,18 @@ class Multicast:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewLease:
+    """Let the fence pass my VIPs for one more lease: an own beat came back that was sent at `sent_ms` (CLOCK_BOOTTIME)."""
+
+    sent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShutFence:
+    """Let nothing of mine pass from this moment on."""
+
+
+@dataclass(frozen=True, slots=True)
 class HoldExactly:
     """The kernel shall have exactly these of our VIPs: drop first, then add, announce what is new, read back, and answer
     with KernelConfirmed(serial). The latest wins; an older one that was overtaken needs no answer."""
@@ -50,4 +62,4 @@ class Record:
     node: NodeId | None = None
 
 
-Effect = Multicast | HoldExactly | Announce | LeaveGroup | Record
+Effect = Multicast | RenewLease | ShutFence | HoldExactly | Announce | LeaveGroup | Record

@@ -56,6 +56,20 @@ class EligibilityChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class FenceChanged:
+    """Whether the fence is proven: installed, renewed, read back, and closed before the engine when the process dies."""
+
+    fenced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """This process did not run for `gap_ms`, longer than its lease: told before anything that came meanwhile."""
+
+    gap_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class MoveRequested:
     """An operator asks for VIPs to go to a node."""
 
@@ -93,6 +107,8 @@ Event = (
     | MessageDelivered
     | KernelConfirmed
     | EligibilityChanged
+    | FenceChanged
+    | Paused
     | MoveRequested
     | DrainRequested
     | LeaveRequested

@@ -24,8 +24,8 @@ class Seen(Protocol):
     def states(self) -> Mapping[NodeId, State]:
         """Every running member's state."""
 
-    def ips_of(self, node: NodeId) -> Mapping[str, Vip]:
-        """What a member's kernel has."""
+    def serves(self, node: NodeId) -> Mapping[str, Vip]:
+        """What a member's host answers for."""
 
     def replay_hint(self) -> str:
         """Where everybody stands."""
@@ -37,7 +37,7 @@ def no_address_is_held_twice(world: Seen) -> None:
     for node, state in world.states().items():
         if state.view is None:
             continue
-        for ip in world.ips_of(node):
+        for ip in world.serves(node):
             owners.setdefault((state.view.id, ip), []).append(node)
     for (view, ip), nodes in owners.items():
         for i, one in enumerate(nodes):
@@ -66,7 +66,7 @@ def every_address_is_held_once(world: Seen) -> None:
         assert state.phase is Phase.SETTLED, f"{node} is not settled; {world.replay_hint()}"
         components.setdefault(state.view.id, []).append(node)
     for nodes in components.values():
-        times = Counter(ip for node in nodes for ip in world.ips_of(node))
+        times = Counter(ip for node in nodes for ip in world.serves(node))
         twice = sorted(ip for ip, n in times.items() if n > 1)
         assert not twice, f"{twice} held twice; {world.replay_hint()}"
         state = world.states()[nodes[0]]

@@ -29,8 +29,8 @@ from dataclasses import replace
 from typing import assert_never
 
 from . import holding, orders, views, voice
-from .agreed import heard, representative
-from .effects import Effect
+from .agreed import heard, renews, representative
+from .effects import Effect, RenewLease
 from .events import (
     BalanceRequested,
     DrainRequested,
@@ -38,10 +38,12 @@ from .events import (
     EngineJoined,
     EngineLost,
     Event,
+    FenceChanged,
     KernelConfirmed,
     LeaveRequested,
     MessageDelivered,
     MoveRequested,
+    Paused,
     TimePassed,
     ViewInstalled,
 )
@@ -64,6 +66,9 @@ def step(state: State, event: Event, now_ms: int) -> tuple[State, tuple[Effect, 
         and isinstance(event.message, Beat)
         and _is_plain(state, event, event.message)
     ):
+        if event.sender == state.me and renews(state, event.message, now_ms):
+            renewed = replace(heard(state, event.sender, now_ms), renewed_ms=now_ms)
+            return renewed, (RenewLease(event.message.sent_ms),)
         return heard(state, event.sender, now_ms), ()
     work = Work(state, now_ms)
     handle(work, event)
@@ -77,6 +82,7 @@ def next_deadline_ms(state: State) -> int | None:
     waits = [state.next_beat_ms]
     if state.phase is Phase.SETTLED and representative(state) == state.me:
         waits.append(state.next_balance_ms)
+        waits += [at for _, _, at in state.lapse_due]
     return min(waits)
 
 
@@ -104,6 +110,10 @@ def handle(w: Work, event: Event) -> None:
             holding.on_kernel(w, event)
         case EligibilityChanged():
             w.s = replace(w.s, ineligible=event.ineligible)
+        case FenceChanged():
+            w.s = replace(w.s, fenced=event.fenced)
+        case Paused():
+            on_paused(w, event.gap_ms)
         case MoveRequested():
             orders.on_move_requested(w, event)
         case DrainRequested():
@@ -117,6 +127,16 @@ def handle(w: Work, event: Event) -> None:
             pass
         case _:
             assert_never(event)
+
+
+def on_paused(w: Work, gap_ms: int) -> None:
+    """I did not run for longer than my lease. Alone in the view nobody can have taken over without being seen in what
+    comes next; otherwise somebody may have."""
+    view = w.s.view
+    if view is None or view.members == (w.s.me,):
+        return
+    w.record("paused", gap_ms=gap_ms)
+    w.fall_back(f"did not run for {gap_ms} ms")
 
 
 def finish(w: Work) -> tuple[State, tuple[Effect, ...]]:

@@ -26,7 +26,10 @@ class StateMessage:
     held: tuple[VipKey, ...]  # sorted
     releasing: tuple[VipKey, ...]  # my kernel may still have these, but I am letting go
     evicted: tuple[tuple[NodeId, int], ...]  # member and incarnation
-    blocked: tuple[tuple[VipKey, NodeId], ...] = ()  # what an evicted member without a fence may still serve
+    blocked: tuple[
+        tuple[VipKey, NodeId], ...
+    ] = ()  # what an evicted member without a fence, or a lost one, may still serve
+    lapsing: tuple[tuple[NodeId, int, int], ...] = ()  # lost members as in Table.lapsing
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,14 @@ class Evict:
 
 
 @dataclass(frozen=True, slots=True)
+class Lapsed:
+    """The lease that a lost member had announced has run out since it was lost: what it had is free."""
+
+    node: NodeId
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """An operator's word about a node; `leaving`: the node's own, on its way out."""
 
@@ -120,4 +131,6 @@ class Adopt:
     rows: tuple[Row, ...]
 
 
-Message = StateMessage | Attributes | Moves | Released | Failed | Beat | Assign | Evict | Drain | Unstick | Adopt
+Message = (
+    StateMessage | Attributes | Moves | Released | Failed | Beat | Assign | Evict | Lapsed | Drain | Unstick | Adopt
+)

@@ -55,6 +55,13 @@ class Partition(Enum):
     MAJORITY = "majority"  # a component without more than half of the nodes holds nothing
 
 
+class Takeover(Enum):
+    """When the VIPs of a member go elsewhere that is lost without a word."""
+
+    FAST = "fast"  # at once: exact if its host is dead, or its daemon was killed behind a proven fence
+    STRICT = "strict"  # when the lease that it announced has certainly run out
+
+
 class Left(Enum):
     """Why a member is no longer in the view."""
 
@@ -69,6 +76,7 @@ class NotEligible(Enum):
     UNKNOWN_VIP = "its config does not have this VIP"
     NO_INTERFACE = "it has no interface for it"
     LINK_DOWN = "the interface has no carrier"
+    NO_FENCE = "its kernel does not fence it there"
     FOREIGN_ADDRESS = "the address is configured there by somebody else"
     REFUSED = "its kernel refused the address"
     EVICTED = "it was evicted for its silence"
@@ -160,10 +168,13 @@ class Report:
     draining: bool = False
     leaving: bool = False
     ineligible: tuple[tuple[VipKey, NotEligible], ...] = ()  # sorted by key
-    fenced: bool = False  # its kernel silences its VIPs by itself (hazard 7)
-    lease_ms: int = 0
+    fenced: bool = (
+        False  # proven: its kernel silences its VIPs before anybody can hear that its daemon died (hazards 5, 7)
+    )
+    lease_ms: int = 0  # its kernel silences it at most this long after it sent its last good beat; 0: nothing does
     component: int = 1  # members in its last settled view: the larger component wins a conflict
     partition: Partition = Partition.COVER  # the policy of its config
+    takeover: Takeover = Takeover.FAST
     version: str = ""
 
 
@@ -181,6 +192,9 @@ class Settings:
     mature_ms: int = 5000
     beat_ms: int = 100
     evict_after_ms: int = 1500
+    lease_ms: int = 1100  # what it announces as its Report's
+    beat_age_max_ms: int = 150  # an own beat renews the lease only while it is younger
+    takeover: Takeover = Takeover.FAST
     balance_interval_ms: int = 4000
     moves_per_round: int | None = None  # None: all
     settle_ms: int = 10000
@@ -204,3 +218,6 @@ class Table:
     rows: tuple[Row, ...] = ()  # sorted by VIP key
     reports: tuple[Report, ...] = ()  # sorted by node; of members of this view whose State was delivered
     evicted: tuple[tuple[NodeId, int], ...] = ()  # node and incarnation
+    lapsing: tuple[tuple[NodeId, int, int], ...] = ()
+    """Node, incarnation and milliseconds: lost from the view, but its kernel may still serve what it had for that long.
+    Its VIPs wait for a `Lapsed`."""

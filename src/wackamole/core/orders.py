@@ -7,8 +7,8 @@ from typing import assert_never
 
 from . import placement as placing
 from . import settling, views
-from .agreed import heard, representative
-from .effects import Announce
+from .agreed import heard, renews, representative
+from .effects import Announce, RenewLease
 from .events import (
     MessageDelivered,
     MoveRequested,
@@ -21,6 +21,7 @@ from .messages import (
     Drain,
     Evict,
     Failed,
+    Lapsed,
     Move,
     Moves,
     Released,
@@ -49,6 +50,9 @@ def on_message(w: Work, event: MessageDelivered) -> None:
     if view is None or event.view != view.id or sender not in view.members:
         return  # said in another view: its sender will say it again if it is still true
     w.s = heard(w.s, sender, w.now_ms)
+    if isinstance(message, Beat) and sender == w.s.me and renews(w.s, message, w.now_ms):
+        w.s = replace(w.s, renewed_ms=w.now_ms)
+        w.effects.append(RenewLease(message.sent_ms))
     if sender == w.s.me and not isinstance(message, Beat):
         w.s = replace(w.s, said=tuple(x for x in w.s.said if x.message != message))
     if not isinstance(message, Beat):
@@ -73,6 +77,11 @@ def on_message(w: Work, event: MessageDelivered) -> None:
             on_assign(w, sender, message)
         case Evict():
             on_evict(w, sender, message)
+        case Lapsed():
+            if w.lapsing.get(message.node, (None,))[0] == message.incarnation:
+                w.record("lapsed", node=message.node)
+                w.forget_lapse(message.node)
+                settling.settle(w)
         case Drain():
             on_drain(w, sender, message)
         case Unstick():

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from . import placement as placing
 from .agreed import agreement
-from .effects import LeaveGroup
 from .model import (
     Cause,
     NodeId,
@@ -82,7 +81,7 @@ def evict(w: Work, node: NodeId, incarnation: int) -> None:
     w.evicted[node] = incarnation
     w.table_changed = True
     report = w.reports.pop(node, None)
-    fenced = report is not None and report.fenced
+    silenced = report is not None and report.lease_ms > 0  # it ran out while the evictor was patient
     for row in list(w.rows.values()):
         if row.holder == node:
             w.put(
@@ -96,13 +95,12 @@ def evict(w: Work, node: NodeId, incarnation: int) -> None:
                     cause=Cause.EVICTED,
                 )
             )
-            if not fenced:  # nothing silences it: its VIPs stay where they are until it is gone
+            if not silenced:  # nothing silences it: its VIPs stay where they are until it is gone
                 must_release(w, w.rows[row.key], node)
         elif row.target == node:
             w.put(replace(row, target=row.holder, generation=row.generation + 1))
     if node == w.s.me:
-        w.drop_group()
-        w.effects.append(LeaveGroup(True, "evicted for silence"))
+        w.fall_back("evicted for silence")
 
 
 def must_release(w: Work, row: Row, node: NodeId) -> None:

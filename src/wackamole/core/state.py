@@ -50,6 +50,10 @@ class State:
         tuple[NodeId, int, int], ...
     ] = ()  # member, messages delivered from it in this view, when the last (ms)
     said: tuple[Said, ...] = ()
+    settled_table: Table | None = None  # of the last settled view, while an exchange is open: who had what then
+    lapse_due: tuple[
+        tuple[NodeId, int, int], ...
+    ] = ()  # of Table.lapsing: node, incarnation, when its wait is over here
     # my own side
     wanted: tuple[Vip, ...] = ()  # of the last HoldExactly
     serial: int = 0  # of the last HoldExactly
@@ -58,7 +62,7 @@ class State:
     refusals: tuple[Refusal, ...] = ()
     ineligible: tuple[tuple[VipKey, NotEligible], ...] = ()  # as my shell sees it now
     fenced: bool = False
-    lease_ms: int = 0
+    renewed_ms: int | None = None  # when the last good own beat came back; None: not since I joined
     mature: bool = False
     draining: bool = False
     leaving_since_ms: int | None = None

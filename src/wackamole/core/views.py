@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from . import settling
-from .agreed import overlap
+from .agreed import lapsed, overlap
 from .events import (
     EngineJoined,
     EngineLost,
@@ -21,13 +21,19 @@ from .model import (
     Left,
     NodeId,
     NotEligible,
+    Partition,
     Phase,
     Report,
     Row,
+    Table,
+    Takeover,
     View,
     VipKey,
 )
 from .work import Work
+
+GUARD_MS = 500
+"""What a dead daemon without a proven fence had is removed by its guard process within this (measured: 3 to 35 ms)."""
 
 _CAUSE_OF_LEAVING = {
     Left.LEFT: Cause.LEFT,
@@ -80,10 +86,20 @@ def on_view(w: Work, view: View) -> None:
         left=",".join(f"{w.name_of(n)}:{why.value}" for n, why in view.left) or "-",
         exchange="no" if zero_rounds else "yes",
     )
+    if suspect(w, before, stay):
+        w.record("suspect", since_ms=w.now_ms - (w.s.renewed_ms or 0))
+        w.fall_back("cut off or frozen for longer than the lease")
+        return
+    settled = w.s.table if w.s.phase is Phase.SETTLED else w.s.settled_table
+    had = settled if settled is not None else Table()
+    for node in view.members:
+        w.forget_lapse(node)
+    for node in sorted(set(before.members if before is not None else ()) - set(view.members)):
+        lose(w, had, node, left.get(node, Left.HOST_LOST))
     w.evicted = {n: i for n, i in w.evicted.items() if n in stay}
     w.table_changed = True
     if not zero_rounds:
-        open_exchange(w, 1, stay)
+        open_exchange(w, 1, stay, had)
         return
     w.s = replace(
         w.s,
@@ -96,11 +112,35 @@ def on_view(w: Work, view: View) -> None:
     settling.settle(w)
 
 
+def suspect(w: Work, before: View | None, stay: frozenset[NodeId]) -> bool:
+    """Whether it is rather I who was gone: my lease ran out before this view came, and most of us are not in it. The
+    others may have taken over long ago, so to take over from them now would be the mistake of a frozen host that wakes."""
+    if before is None or not lapsed(w.s, w.now_ms):
+        return False
+    standing_before = [n for n in before.members if n not in w.evicted]
+    return len(standing_before) > 1 and 2 * len(stay & set(standing_before)) <= len(standing_before)
+
+
+def lose(w: Work, had: Table, node: NodeId, why: Left) -> None:
+    """A member is gone: note for how long its kernel may serve on, if that has to be waited for (hazards 5, 6, 7, 14)."""
+    report = next((r for r in had.reports if r.node == node), None) or w.reports.get(node)
+    if report is None or node in w.evicted:
+        return  # it never held anything here, or its lease was waited for before
+    everybody = (*had.reports, *w.reports.values())
+    strict = any(r.takeover is Takeover.STRICT or r.partition is Partition.MAJORITY for r in everybody)
+    wait_ms = 0
+    if why is Left.PROCESS_DIED and not report.fenced:
+        wait_ms = report.lease_ms or GUARD_MS
+    elif why is Left.HOST_LOST and strict:
+        wait_ms = report.lease_ms
+    w.expect_lapse(node, report.incarnation, wait_ms)
+
+
 def without(w: Work, row: Row, stay: frozenset[NodeId], left: Mapping[NodeId, Left]) -> None:
     """Take those who are gone out of a row."""
     new = row
-    if any(n not in stay for n, _ in row.releasing):
-        new = replace(new, releasing=tuple(x for x in row.releasing if x[0] in stay))
+    if any(n not in stay and n not in w.lapsing for n, _ in row.releasing):
+        new = replace(new, releasing=tuple(x for x in row.releasing if x[0] in stay or x[0] in w.lapsing))
     if row.previous is not None and row.previous not in stay:
         new = replace(new, previous=None)
     if row.holder is not None and row.holder not in stay:
@@ -109,14 +149,16 @@ def without(w: Work, row: Row, stay: frozenset[NodeId], left: Mapping[NodeId, Le
         new = replace(
             new, holder=None, target=None, generation=row.generation + 1, previous=None, sticky=False, cause=why
         )
+        if row.holder in w.lapsing:
+            new = replace(new, releasing=tuple(sorted({*new.releasing, (row.holder, new.generation)})))
     elif row.target is not None and row.target not in stay:
         new = replace(new, target=row.holder, generation=row.generation + 1)
     if new is not row:
         w.put(new)
 
 
-def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None) -> None:
-    """Forget the table, keep what my kernel has, and say so."""
+def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, had: Table | None = None) -> None:
+    """Forget the table, keep what my kernel has, and say so. `had`: the table of the last settled view."""
     view = w.s.view
     assert view is not None
     me = w.s.me
@@ -144,6 +186,11 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None) -
     here = frozenset(view.members) if stay is None else stay
     blocked = {(r.key, n) for r in w.rows.values() for n, _ in r.releasing if n in w.evicted and n in here}
     blocked |= {(k, n) for k, n in blocked_before if n in w.evicted and n in here}
+    if had is None:
+        had = w.s.table if w.s.phase is Phase.SETTLED else w.s.settled_table or Table()
+    for r in (*had.rows, *w.rows.values()):
+        blocked |= {(r.key, n) for n in (r.holder, *(x for x, _ in r.releasing)) if n is not None and n in w.lapsing}
+    blocked |= {(k, n) for k, n in blocked_before if n in w.lapsing}
     held_set = frozenset(held)
     statement = StateMessage(
         round=number,
@@ -153,6 +200,7 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None) -
         releasing=tuple(k for k in w.s.may_hold if k not in held_set and k in definitions),
         evicted=tuple(sorted(w.evicted.items())),
         blocked=tuple(sorted(blocked)),
+        lapsing=tuple((n, i, ms) for n, (i, ms) in sorted(w.lapsing.items())),
     )
     w.rows, w.reports = {}, {}
     w.table_changed = True
@@ -162,6 +210,7 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None) -
         exchange_round=number,
         exchange_since_ms=w.now_ms,
         statement=statement,
+        settled_table=had,
         said=(),
         recent=(),
     )
@@ -188,9 +237,10 @@ def own_report(w: Work) -> Report:
         leaving=w.s.leaving_since_ms is not None,
         ineligible=tuple(sorted(reasons.items(), key=lambda kv: kv[0])),
         fenced=w.s.fenced,
-        lease_ms=w.s.lease_ms,
+        lease_ms=settings.lease_ms,
         component=w.s.component,
         partition=settings.partition,
+        takeover=settings.takeover,
         version=settings.version,
     )
 
@@ -215,6 +265,8 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     assert view is not None
     report = replace(message.report, node=sender)
     w.put_report(report)
+    if sender == w.s.me:
+        w.s = replace(w.s, next_beat_ms=w.now_ms)  # only now may a beat renew my lease (hazard 16)
     for known in message.known:
         key = known.vip.key
         row = w.rows.get(key)
@@ -227,8 +279,11 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     for key in message.releasing:
         if key in w.rows:
             settling.must_release(w, w.rows[key], sender)
+    for node, incarnation, wait_ms in message.lapsing:
+        if node not in view.members:
+            w.expect_lapse(node, incarnation, wait_ms)
     for key, node in message.blocked:
-        if key in w.rows and node in view.members:
+        if key in w.rows and (node in view.members or node in w.lapsing):
             settling.must_release(w, w.rows[key], node)
     for node, incarnation in message.evicted:
         heard_as = w.reports.get(node)
@@ -294,6 +349,7 @@ def complete_if_all(w: Work) -> None:
         phase=Phase.SETTLED,
         component=len(view.members) - len(w.evicted),
         statement=None,
+        settled_table=None,
         next_balance_ms=w.now_ms + w.s.settings.balance_interval_ms,
     )
     for row in list(w.rows.values()):

@@ -16,6 +16,7 @@ from .messages import (
     Drain,
     Evict,
     Failed,
+    Lapsed,
     Move,
     Moves,
     Released,
@@ -79,7 +80,7 @@ def say_beat(w: Work) -> None:
 
 def watch_for_silence(w: Work) -> None:
     """Judge others only while my own beats come back (hazard 4)."""
-    patience_ms = w.s.settings.evict_after_ms
+    known = {r.node: r for r in (w.s.settled_table.reports if w.s.settled_table is not None else ())} | w.reports
     heard = {m: (n, at) for m, n, at in w.s.heard}
     own_count, own_at = heard[w.s.me]
     if w.now_ms - own_at > 3 * w.s.settings.beat_ms or not own_count:
@@ -88,6 +89,8 @@ def watch_for_silence(w: Work) -> None:
         if member == w.s.me or member in w.evicted:
             continue
         report = w.reports.get(member)
+        announced_ms = known[member].lease_ms if member in known else 0
+        patience_ms = max(w.s.settings.evict_after_ms, announced_ms + announced_ms // 100)
         if w.now_ms - at >= patience_ms:
             w.say(Evict(member, report.incarnation if report else 0, count))
         elif w.s.phase is Phase.EXCHANGE and report is None and w.now_ms - w.s.exchange_since_ms >= 2 * patience_ms:
@@ -131,6 +134,9 @@ def say_failed(w: Work) -> None:
 def represent(w: Work) -> None:
     """What only the first member does: assign and evacuate where not all compute alike, and balance in rounds."""
     reports = w.s.table.reports
+    for node, incarnation, due_ms in w.s.lapse_due:
+        if w.now_ms >= due_ms:
+            w.say(Lapsed(node, incarnation))
     if not agreement(reports):
         place_for_all(w)
     if w.now_ms < w.s.next_balance_ms:

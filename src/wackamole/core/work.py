@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from . import placement as placing
 from .agreed import digest_of
-from .effects import Effect, Multicast, Record
+from .effects import Effect, LeaveGroup, Multicast, Record, ShutFence
 from .messages import (
     Message,
 )
@@ -35,6 +35,7 @@ class Work:
         self.rows: dict[VipKey, Row] = {row.key: row for row in state.table.rows}
         self.reports: dict[NodeId, Report] = {r.node: r for r in state.table.reports}
         self.evicted: dict[NodeId, int] = dict(state.table.evicted)
+        self.lapsing: dict[NodeId, tuple[int, int]] = {n: (i, ms) for n, i, ms in state.table.lapsing}
         self.effects: list[Effect] = []
         self.table_changed = False
         self.applied_one = False
@@ -46,6 +47,7 @@ class Work:
                 rows=tuple(self.rows[k] for k in sorted(self.rows)),
                 reports=tuple(self.reports[n] for n in sorted(self.reports)),
                 evicted=tuple(sorted(self.evicted.items())),
+                lapsing=tuple((n, i, ms) for n, (i, ms) in sorted(self.lapsing.items())),
             )
             self.s = replace(self.s, table=table)
 
@@ -102,8 +104,10 @@ class Work:
 
     def drop_group(self) -> None:
         """Forget everything that was agreed."""
-        self.rows, self.reports, self.evicted = {}, {}, {}
+        self.rows, self.reports, self.evicted, self.lapsing = {}, {}, {}, {}
         self.table_changed = True
+        if self.s.renewed_ms is not None:
+            self.effects.append(ShutFence())
         self.s = replace(
             self.s,
             phase=Phase.OFFLINE,
@@ -115,8 +119,39 @@ class Work:
             recent=(),
             heard=(),
             said=(),
+            settled_table=None,
+            lapse_due=(),
+            renewed_ms=None,
             member_since=(),
         )
+
+    def fall_back(self, reason: str) -> None:
+        """I may have been given up for gone: drop everything, and come back as a newcomer that has to be told what it holds."""
+        self.drop_group()
+        self.s = replace(self.s, mature=False, started_ms=self.now_ms)
+        self.effects.append(LeaveGroup(True, reason))
+
+    def expect_lapse(self, node: NodeId, incarnation: int, wait_ms: int) -> None:
+        """A lost member may go on serving what it had for so long, counted from now at the latest."""
+        if wait_ms <= 0:
+            return
+        _, known_ms = self.lapsing.get(node, (incarnation, 0))
+        self.lapsing[node] = (incarnation, max(wait_ms, known_ms))
+        self.table_changed = True
+        due_ms = self.now_ms + wait_ms + wait_ms // 100  # the clocks of two hosts, at most a hundredth apart
+        kept = [x for x in self.s.lapse_due if x[0] != node]
+        due_ms = max([due_ms, *(at for n, _, at in self.s.lapse_due if n == node)])
+        self.s = replace(self.s, lapse_due=tuple(sorted([*kept, (node, incarnation, due_ms)])))
+
+    def forget_lapse(self, node: NodeId) -> None:
+        """A lost member is back, or silent for certain: nothing waits for it any longer."""
+        if self.lapsing.pop(node, None) is None:
+            return
+        self.table_changed = True
+        self.s = replace(self.s, lapse_due=tuple(x for x in self.s.lapse_due if x[0] != node))
+        for row in list(self.rows.values()):
+            if any(n == node for n, _ in row.releasing):
+                self.put(replace(row, releasing=tuple(x for x in row.releasing if x[0] != node)))
 
     def placement(self) -> placing.Placement:
         """The facts for placement."""

@@ -32,10 +32,12 @@ class Member:
     gone: bool = False
     brought: tuple[VipKey, ...] = ()
     """What its kernel may have had when it entered its view."""
+    open_until_ms: int = 0
+    """The fence lets its VIPs pass until then (where beats are modelled)."""
 
     def fork(self) -> Member:
         """A copy that can go its own way."""
-        return Member(self.state, self.kernel, self.asked, self.refusing, self.gone, self.brought)
+        return replace(self)
 
 
 @dataclass(slots=True)
@@ -53,6 +55,8 @@ class World:
     definitions: dict[VipKey, Vip] = field(default_factory=dict)
     hung: frozenset[NodeId] = frozenset()
     """Members to whom nothing happens: neither deliveries nor time."""
+    unfenced: frozenset[NodeId] = frozenset()
+    hung_since: dict[NodeId, int] = field(default_factory=dict)
 
     def fork(self) -> World:
         """A copy that can go its own way; histories are not copied."""
@@ -66,6 +70,8 @@ class World:
             self.inherited,
             self.definitions,
             self.hung,
+            self.unfenced,
+            dict(self.hung_since),
         )
 
     def fingerprint(self) -> object:
@@ -84,6 +90,8 @@ class World:
     def power_on(self, node: NodeId) -> None:
         """Start the daemon of a host; its kernel keeps what a killed one left behind until the start removes it."""
         self.members[node] = Member(initial(self.settings[node]))
+        if node not in self.unfenced:
+            self.tell(node, ev.FenceChanged(True))
         self.network.power_on(node)
         self.say(f"{self.name(node)} starts")
 
@@ -161,6 +169,19 @@ class World:
             (ip, a, b) for ip, a, b in self.inherited if self._may_have(a, ip) and self._may_have(b, ip)
         )
 
+    def hang(self, node: NodeId) -> None:
+        """A daemon stands still: nothing is delivered to it, its clock does nothing."""
+        self.hung |= {node}
+        self.hung_since[node] = self.now_ms
+
+    def wake(self, node: NodeId) -> None:
+        """It goes on, and looks at its clock before anything that waits in its queue."""
+        self.hung -= {node}
+        gap_ms = self.now_ms - self.hung_since.pop(node)
+        if gap_ms > (self.settings[node].lease_ms or self.settings[node].evict_after_ms):
+            self.tell(node, ev.Paused(gap_ms))
+        self.tick(node)
+
     def tick(self, node: NodeId) -> None:
         """A member looks at the clock."""
         self.tell(node, ev.TimePassed())
@@ -178,6 +199,11 @@ class World:
                 case do.Multicast(view, message):
                     if self.beats or not isinstance(message, Beat):
                         self.network.multicast(node, self.pack((view, message)))
+                case do.RenewLease():
+                    settings = self.settings[node]
+                    member.open_until_ms = self.now_ms + settings.lease_ms - settings.beat_age_max_ms
+                case do.ShutFence():
+                    member.open_until_ms = 0
                 case do.HoldExactly():
                     member.asked = effect
                     self.say(f"{self.name(node)} wants {' '.join(v.name for v in effect.vips) or 'nothing'}")
@@ -262,6 +288,13 @@ class World:
             for address in vip.addresses:
                 found[address.ip] = vip
         return found
+
+    def serves(self, node: NodeId) -> dict[str, Vip]:
+        """The addresses that a host answers for on the wire: its kernel has them, and its fence is open. Where beats are
+        left out nothing renews, and whether it is open is left out as well."""
+        if self.beats and node not in self.unfenced and self.now_ms >= self.members[node].open_until_ms:
+            return {}
+        return self.ips_of(node)
 
     def vip(self, key: VipKey) -> Vip:
         """The definition behind a key."""

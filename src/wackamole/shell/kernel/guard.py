@@ -1,0 +1,123 @@
+"""A small process that outlives the daemon by a moment: when the daemon is gone it removes the addresses that are left.
+
+The fence has silenced them by then; but an orphaned gate falls with the next firewall reload, and without nftables
+nothing else would ever remove them. The guard is forked before the daemon has threads or sockets, keeps one end of a
+pipe, and wakes when the other end closes: there is no pid to mistake and nothing to ask. It cannot see a daemon that is
+stopped; the lease can.
+
+`descriptors_close_high_first` is the self-test of what the fence relies on (hazard 5): at exit the kernel closes the
+highest descriptor first, so that the key is gone before a group engine hears of the death.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import time
+import traceback
+
+from .nfnetlink import HIGH_DESCRIPTOR
+from .rtnl import Rtnl
+
+DONE = b"d"
+TRIES = 5
+_PR_SET_NAME = 15
+
+
+class Guard:
+    """The daemon's side: holds the pipe open."""
+
+    def __init__(self) -> None:
+        read_end, self._write_end = os.pipe2(os.O_CLOEXEC)
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                _watch(read_end)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        os.close(read_end)
+
+    def alive(self) -> bool:
+        """Whether it still watches; one that was killed is reaped here."""
+        if self.pid:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(self.pid, os.WNOHANG)[0] == 0:
+                    return True
+            self.pid = 0
+        return False
+
+    def dismiss(self) -> None:
+        """There is nothing left to remove: let it end."""
+        if self.pid:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._write_end, DONE)
+        os.close(self._write_end)
+        if self.pid:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+            self.pid = 0
+
+
+def _watch(read_end: int) -> None:
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    keep = fcntl.fcntl(read_end, fcntl.F_DUPFD_CLOEXEC, 3)
+    for descriptor in sorted(int(name) for name in os.listdir("/proc/self/fd")):
+        if descriptor > 2 and descriptor != keep:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
+        comm.write("wackamole-guard")
+    rtnl = Rtnl()
+    while (said := os.read(keep, 1)) != b"":
+        if said == DONE:
+            return
+    remove_ours(rtnl)
+
+
+def remove_ours(rtnl: Rtnl) -> int:
+    """Remove every address that carries our tag. Returns how many there were."""
+    ours = [a for a in rtnl.addresses() if a.ours]
+    if ours:
+        rtnl.delete(ours)
+    return len(ours)
+
+
+def descriptors_close_high_first() -> bool:
+    """Kill a child that holds a low and a high descriptor, a few times: when the low one is closed, is the high one?"""
+    return all(_high_was_first() for _ in range(TRIES))
+
+
+def _high_was_first() -> bool:
+    low_read, low_write = os.pipe2(os.O_CLOEXEC)
+    high_read, high_write = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            raised = fcntl.fcntl(high_write, fcntl.F_DUPFD_CLOEXEC, HIGH_DESCRIPTOR - 64)
+            os.close(high_write)
+            os.write(raised, b".")
+            while True:
+                time.sleep(60)
+        finally:
+            os._exit(1)
+    os.close(low_write)
+    os.close(high_write)
+    try:
+        os.read(high_read, 1)  # it is ready
+        os.kill(child, signal.SIGKILL)
+        select.select([low_read], [], [])
+        ready, _, _ = select.select([high_read], [], [], 0)
+        return bool(ready) and os.read(high_read, 1) == b""
+    finally:
+        os.waitpid(child, 0)
+        os.close(low_read)
+        os.close(high_read)
