@@ -125,7 +125,7 @@ class Surroundings:
 class Keeper:
     """The worker thread: it alone adds and removes addresses."""
 
-    def __init__(self) -> None:
+    def __init__(self, valid_s: int) -> None:
         self._rtnl: Rtnl | None = None
         self._sender = Sender()
         self._wake = threading.Condition()
@@ -134,6 +134,8 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self.held_now: frozenset[Placed] = frozenset()
         """What is (about to be) held, as of this moment: whoever announces looks here first."""
+        self._valid_s = valid_s
+        self._refresh = False
 
     def start(self, done: Callable[[Outcome], None]) -> None:
         """Start the thread; `done` is called on it."""
@@ -145,6 +147,12 @@ class Keeper:
         """The latest job; one that waits is replaced."""
         with self._wake:
             self._job = job
+            self._wake.notify()
+
+    def refresh(self) -> None:
+        """Let what is held live for one more lifetime."""
+        with self._wake:
+            self._refresh = True
             self._wake.notify()
 
     def stop(self) -> None:
@@ -161,12 +169,16 @@ class Keeper:
     def _run(self, done: Callable[[Outcome], None]) -> None:
         while True:
             with self._wake:
-                while self._job is None and not self._stopped:
+                while self._job is None and not self._stopped and not self._refresh:
                     self._wake.wait()
                 job, self._job = self._job, None
-            if job is None:
+                refresh, self._refresh = self._refresh, False
+            if refresh and self._rtnl is not None:
+                self._rtnl.refresh(sorted(self.held_now, key=lambda a: (a.index, a.ip)), self._valid_s)
+            if job is not None:
+                done(self.apply(job))
+            elif self._stopped:
                 return
-            done(self.apply(job))
 
     def apply(self, job: Job) -> Outcome:
         """Make it so, and read back."""
@@ -188,7 +200,7 @@ class Keeper:
         self.held_now = frozenset(wanted)
         if drop:
             self._rtnl.delete(drop)
-        failed = self._rtnl.add(add) if add else {}
+        failed = self._rtnl.add(add, self._valid_s) if add else {}
         for address, code in failed.items():
             refused.setdefault(wanted[address], f"{_text(address)}: {os.strerror(code)}")
         undo = [a for a, key in wanted.items() if key in refused and a not in failed]

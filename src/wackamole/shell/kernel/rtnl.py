@@ -17,13 +17,15 @@ OURS = 0x57
 """IFA_PROTO of our addresses ("W"); Linux ≥ 5.18 keeps it, older kernels ignore it."""
 
 BATCH_MAX = 100
+FOR_EVER = 0xFFFFFFFF
+"""INFINITY_LIFE_TIME."""
 RECEIVE_BYTES = 1 << 20
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
-NLM_F_CREATE_EXCL = 0x600
+NLM_F_CREATE_EXCL, NLM_F_REPLACE = 0x600, 0x100
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 6, 8, 11
 IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
 IFLA_ADDRESS, IFLA_IFNAME = 1, 3
@@ -56,12 +58,14 @@ class Link:
     name: str
     flags: int
     mac: bytes
+    held: bool = False
+    """It has a carrier, but has not had it for long enough (link_up_delay)."""
 
     @property
     def carries(self) -> bool:
         """Up, with a carrier, and operational."""
         wanted = IFF_UP | IFF_RUNNING | IFF_LOWER_UP
-        return self.flags & wanted == wanted
+        return self.flags & wanted == wanted and not self.held
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +84,10 @@ def _attribute(kind: int, content: bytes) -> bytes:
     return _ATTR.pack(4 + len(content), kind) + content + b"\0" * (-len(content) % 4)
 
 
-def address_message(command: int, sequence: int, address: Placed, flags: int) -> bytes:
+def address_message(command: int, sequence: int, address: Placed, flags: int, valid_s: int = FOR_EVER) -> bytes:
     """RTM_NEWADDR or RTM_DELADDR. New ones are tagged, bring no prefix route, skip duplicate address detection (v6, 2 s
-    otherwise) and are deprecated (v6), so that the host never chooses a VIP as its own source address."""
+    otherwise) and are deprecated (v6), so that the host never chooses a VIP as its own source address. `valid_s`: the
+    kernel removes it by itself after so many seconds."""
     v4 = len(address.ip) == 4
     family = socket.AF_INET if v4 else socket.AF_INET6
     body = _IFADDR.pack(family, address.prefix, 0, 0, address.index)
@@ -93,7 +98,9 @@ def address_message(command: int, sequence: int, address: Placed, flags: int) ->
         body += _attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NOPREFIXROUTE | (0 if v4 else IFA_F_NODAD)))
         body += _attribute(IFA_PROTO, bytes((OURS,)))
         if not v4:
-            body += _attribute(IFA_CACHEINFO, struct.pack("=IIII", 0, 0xFFFFFFFF, 0, 0))
+            body += _attribute(IFA_CACHEINFO, struct.pack("=IIII", 0, valid_s, 0, 0))
+        elif valid_s != FOR_EVER:
+            body += _attribute(IFA_CACHEINFO, struct.pack("=IIII", valid_s, valid_s, 0, 0))
     return _HEADER.pack(_HEADER.size + len(body), command, NLM_F_REQUEST | flags, sequence, 0) + body
 
 
@@ -148,23 +155,29 @@ class Rtnl:
         """The descriptor."""
         return self._socket.fileno()
 
-    def add(self, addresses: Sequence[Placed]) -> dict[Placed, int]:
+    def add(self, addresses: Sequence[Placed], valid_s: int = FOR_EVER) -> dict[Placed, int]:
         """Add; returns the errno of each that the kernel refused (EEXIST, ENODEV, …)."""
-        return self._change(RTM_NEWADDR, addresses, NLM_F_CREATE_EXCL)
+        return self._change(RTM_NEWADDR, addresses, NLM_F_CREATE_EXCL, valid_s)
+
+    def refresh(self, addresses: Sequence[Placed], valid_s: int) -> dict[Placed, int]:
+        """Let addresses that are there live for so many seconds from now; returns the errno of each that is not."""
+        return self._change(RTM_NEWADDR, addresses, NLM_F_REPLACE, valid_s)
 
     def delete(self, addresses: Sequence[Placed]) -> dict[Placed, int]:
         """Delete; what is gone already is no error."""
         refused = self._change(RTM_DELADDR, addresses, 0)
         return {a: e for a, e in refused.items() if e not in (errno.EADDRNOTAVAIL, errno.ENODEV)}
 
-    def _change(self, command: int, addresses: Sequence[Placed], flags: int) -> dict[Placed, int]:
+    def _change(
+        self, command: int, addresses: Sequence[Placed], flags: int, valid_s: int = FOR_EVER
+    ) -> dict[Placed, int]:
         refused: dict[Placed, int] = {}
         for start in range(0, len(addresses), BATCH_MAX):
             part = addresses[start : start + BATCH_MAX]
             first = self._sequence + 1
             self._sequence += len(part)
             packed = [
-                address_message(command, first + i, a, flags | (NLM_F_ACK if i + 1 == len(part) else 0))
+                address_message(command, first + i, a, flags | (NLM_F_ACK if i + 1 == len(part) else 0), valid_s)
                 for i, a in enumerate(part)
             ]
             self._socket.send(b"".join(packed))
