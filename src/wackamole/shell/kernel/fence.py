@@ -20,7 +20,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from . import nfnetlink as nft
@@ -35,6 +37,8 @@ MARK_DEFAULT = 0x10000000
 LEASE = "lease"
 INGRESS, EGRESS = 0, 1  # NF_NETDEV_*
 RENEW, SHUT = 0x88B5, 0x88B6  # IEEE 802: local experimental ethertypes
+CARRIED_MS_MAX = 30
+"""A lease that is carried over into new tables would last as much longer as their installation takes."""
 IPV4, ARP, IPV6 = b"\x08\x00", b"\x08\x06", b"\x86\xdd"
 
 
@@ -160,6 +164,7 @@ class Fence:
         self._mark = mark
         self._guarded: dict[int, Guarded] = {}
         self._frames: dict[int, socket.socket] = {}
+        self._sending = threading.Lock()  # renewed on the loop's thread, installed on another
         self._missing: dict[int, str] = {}
         self._handles: dict[tuple[str, str], int] = {}
         self._owner = Nftables(high=True)
@@ -188,6 +193,7 @@ class Fence:
         self._missing = {}
         wanted = list(guarded)
         while True:
+            began_ms = boottime_ms()
             try:
                 self._install(wanted)
                 break
@@ -200,10 +206,8 @@ class Fence:
                 self._missing[bad.index] = wrong.strerror or "refused"
                 wanted.remove(bad)
         self._guarded = {g.index: g for g in wanted}
-        for index in [i for i in self._frames if i not in self._guarded]:
-            self._frames.pop(index).close()
-        for g in wanted:
-            self._frame_socket(g)
+        if self.renewed_ms is None or boottime_ms() - began_ms > CARRIED_MS_MAX:
+            self._send(SHUT)  # what was carried over is not true any more; the next beat opens it again
         self._handles = self._look()
 
     def _first_refused(self, wanted: list[Guarded]) -> Guarded | None:
@@ -215,13 +219,14 @@ class Fence:
         return None
 
     def _install(self, guarded: list[Guarded]) -> None:
-        left_ms = self.left_ms()
+        renewed_ms = self.renewed_ms
+        left_ms = 0 if renewed_ms is None else renewed_ms + self.lease_ms - boottime_ms()
         batch = [*nft.anew(NFPROTO_NETDEV, GATE, self._persist), *nft.anew(NFPROTO_NETDEV, KEY, nft.OWNER)]
         batch.append(nft.make_set(NFPROTO_NETDEV, KEY, LEASE, 1, nft.TYPE_IFINDEX, 4, timeout_ms=self.lease_ms))
         for n, g in enumerate(guarded):
             batch += gate(g, self._mark, 2 + 2 * n)
             batch += key(g, self._mark, self.lease_ms)
-            if left_ms:
+            if left_ms > 0:
                 batch.append(nft.timed_element(NFPROTO_NETDEV, KEY, LEASE, struct.pack("=I", g.index), left_ms))
         try:
             self._owner.commit(batch)
@@ -274,17 +279,21 @@ class Fence:
         """Send a private frame everywhere; returns the interfaces whose chain took it."""
         took: set[int] = set()
         frame = private_frame(ethertype)
-        for index, g in self._guarded.items():
-            s = self._frame_socket(g)
-            if s is None:
-                continue
-            try:
-                s.send(frame)
-            except OSError as wrong:
-                if wrong.errno == errno.ENOBUFS:
-                    took.add(index)
-                elif wrong.errno == errno.ENXIO:  # the interface is gone: a new one has a new socket
-                    self._frames.pop(index).close()
+        with self._sending:
+            guarded = self._guarded
+            for index in self._frames.keys() - guarded.keys():
+                self._frames.pop(index).close()
+            for index, g in guarded.items():
+                s = self._frame_socket(g)
+                if s is None:
+                    continue
+                try:
+                    s.send(frame)
+                except OSError as wrong:
+                    if wrong.errno == errno.ENOBUFS:
+                        took.add(index)
+                    elif wrong.errno == errno.ENXIO:  # the interface is gone: a new one has a new socket
+                        self._frames.pop(index).close()
         return took
 
     def renew(self, now_ms: int) -> set[int]:
@@ -299,10 +308,11 @@ class Fence:
         self.renewed_ms = None
         self._send(SHUT)
 
-    def left_ms(self) -> int:
-        """Milliseconds that the lease has still to run, as the kernel says it (the least of all interfaces); 0: shut."""
+    def left_ms(self, interfaces: Iterable[int] | None = None) -> int:
+        """Milliseconds that the lease has still to run, as the kernel says it, the least of these interfaces (default: of
+        all); 0: shut."""
         least: int | None = None
-        for index in self._guarded:
+        for index in self._guarded if interfaces is None else interfaces:
             keyed = nft.nested(1, nft.nested(1, nft.attribute(1, struct.pack("=I", index))))
             body = nft.text(1, KEY) + nft.text(2, LEASE) + nft.nested(3, keyed)
             try:
@@ -321,10 +331,8 @@ class Fence:
         self.shut()
         if not keep_gate:
             remove_table(self._owner, GATE)
-        for s in self._frames.values():
-            s.close()
-        self._frames.clear()
-        self._guarded.clear()
+        self._guarded = {}
+        self._send(SHUT)  # closes the sockets
         self._owner.close()
 
 

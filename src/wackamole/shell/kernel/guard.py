@@ -18,13 +18,13 @@ import select
 import signal
 import time
 import traceback
+from pathlib import Path
 
 from .nfnetlink import HIGH_DESCRIPTOR
 from .rtnl import Rtnl
 
-DONE = b"d"
+ARMED, DONE = b"a", b"d"
 TRIES = 5
-_PR_SET_NAME = 15
 
 
 class Guard:
@@ -53,6 +53,12 @@ class Guard:
             self.pid = 0
         return False
 
+    def arm(self) -> None:
+        """From now on what is on the interfaces is ours: a daemon that is refused because another runs here has nothing
+        to clean up."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._write_end, ARMED)
+
     def dismiss(self) -> None:
         """There is nothing left to remove: let it end."""
         if self.pid:
@@ -70,17 +76,20 @@ def _watch(read_end: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     keep = fcntl.fcntl(read_end, fcntl.F_DUPFD_CLOEXEC, 3)
-    for descriptor in sorted(int(name) for name in os.listdir("/proc/self/fd")):
+    for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
         if descriptor > 2 and descriptor != keep:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
-        comm.write("wackamole-guard")
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text("wackamole-guard")
     rtnl = Rtnl()
+    armed = False
     while (said := os.read(keep, 1)) != b"":
         if said == DONE:
             return
-    remove_ours(rtnl)
+        armed = True
+    if armed:
+        remove_ours(rtnl)
 
 
 def remove_ours(rtnl: Rtnl) -> int:
