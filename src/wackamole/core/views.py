@@ -51,8 +51,10 @@ def on_joined(w: Work, event: EngineJoined) -> None:
 
 
 def on_lost(w: Work, event: EngineLost) -> None:
-    """The engine is gone, and with it everything that was agreed."""
+    """The engine is gone, and with it everything that was agreed. It comes back alone, before it finds the others: as a
+    newcomer this member takes nothing until it has met them, or has waited."""
     w.drop_group()
+    w.s = replace(w.s, mature=False, started_ms=w.now_ms)
     w.record("engine_lost", reason=event.reason)
 
 
