@@ -29,8 +29,8 @@ from dataclasses import replace
 from typing import assert_never
 
 from . import holding, orders, views, voice
-from .agreed import heard, renews, representative
-from .effects import Effect, RenewLease
+from .agreed import heard, renew, renews, representative
+from .effects import Effect
 from .events import (
     BalanceRequested,
     DrainRequested,
@@ -67,8 +67,7 @@ def step(state: State, event: Event, now_ms: int) -> tuple[State, tuple[Effect, 
         and _is_plain(state, event, event.message)
     ):
         if event.sender == state.me and renews(state, event.message, now_ms):
-            renewed = replace(heard(state, event.sender, now_ms), renewed_ms=now_ms)
-            return renewed, (RenewLease(event.message.sent_ms),)
+            return renew(heard(state, event.sender, now_ms), event.message, now_ms)
         return heard(state, event.sender, now_ms), ()
     work = Work(state, now_ms)
     handle(work, event)
