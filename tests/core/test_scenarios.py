@@ -72,6 +72,15 @@ class Story:
             )
 
     def do_config(self, name: str, *words: str) -> None:
+        """Before it starts: it has another config than the others."""
+        self.world.with_settings(self.ids[name], **self.changes(words))
+
+    def do_reload(self, name: str, *words: str) -> None:
+        """While it runs: it reads another config."""
+        self.world.with_settings(self.ids[name], **self.changes(words))
+        self.world.tell(self.ids[name], ev.ConfigReloaded(self.world.settings[self.ids[name]]))
+
+    def changes(self, words: tuple[str, ...]) -> dict[str, object]:
         options = dict(w.split("=", 1) for w in words)
         changes: dict[str, object] = {"config_digest": options.get("digest", "two")}
         if "vips" in options:
@@ -83,7 +92,13 @@ class Story:
             changes["vips"] = tuple(chosen)
         if "node" in options:
             changes["node"] = options["node"]
-        self.world.with_settings(self.ids[name], **changes)
+        if "nodes" in options:  # of which one may have other than one vote: c:3
+            pairs = [word.partition(":") for word in options["nodes"].split(",")]
+            changes["nodes"] = tuple(sorted(name for name, _, _ in pairs))
+            changes["votes"] = tuple(sorted((name, int(votes)) for name, _, votes in pairs if votes))
+        if "weight" in options:
+            changes["weight"] = int(options["weight"])
+        return changes
 
     def do_start(self, *names: str) -> None:
         for name in names:

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from .effects import Announce, Effect, RenewLease
+from .electorate import quorate
 from .messages import Beat
 from .model import NodeId, Phase, Report, Table, Vip
-from .placement import quorate
 from .state import State
 
 
@@ -33,7 +33,7 @@ def digest_of(table: Table) -> str:
         h.update(f"{row.key}|{row.holder}|{row.target}|{row.generation}|{row.releasing}|{row.sticky}\n".encode())
     for r in table.reports:
         h.update(f"{r.node}|{r.incarnation}|{r.name}|{r.mature}|{r.draining}|{r.leaving}|{r.weight}|".encode())
-        h.update(f"{r.config_digest}|{[(k, why.name) for k, why in r.ineligible]}\n".encode())
+        h.update(f"{r.config_digest}|{[(k, why.name) for k, why in r.ineligible]}|{r.electorates}\n".encode())
     h.update(repr((table.evicted, table.lapsing)).encode())
     return h.hexdigest()
 

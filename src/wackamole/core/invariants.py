@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from .agreed import digest_of
+from .electorate import quorate
 from .model import NodeId, Partition, Phase, Vip
-from .placement import quorate
 from .state import State
 
 

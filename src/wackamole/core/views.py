@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from . import settling
+from . import electorate, settling
 from .agreed import lapsed, overlap
 from .events import (
     EngineJoined,
@@ -61,6 +61,8 @@ def on_view(w: Work, view: View) -> None:
     before = w.s.view
     came_along = before is not None and w.s.me in before.members
     zero_rounds = w.s.phase is Phase.SETTLED and came_along and view.direct and not view.joined
+    if zero_rounds and electorate.changing(w.s.table.reports):
+        zero_rounds = False  # one who is gone may have counted what somebody here keeps and has not been heard to say
     since = dict(w.s.member_since)
     w.s = replace(
         w.s,
@@ -86,12 +88,12 @@ def on_view(w: Work, view: View) -> None:
         left=",".join(f"{w.name_of(n)}:{why.value}" for n, why in view.left) or "-",
         exchange="no" if zero_rounds else "yes",
     )
-    if suspect(w, before, stay):
+    settled = w.s.table if w.s.phase is Phase.SETTLED else w.s.settled_table
+    had = settled if settled is not None else Table()
+    if electorate.quorate(had.reports) and suspect(w, before, stay):
         w.record("suspect", since_ms=w.now_ms - (w.s.renewed_ms or 0))
         w.fall_back("cut off or frozen for longer than the lease")
         return
-    settled = w.s.table if w.s.phase is Phase.SETTLED else w.s.settled_table
-    had = settled if settled is not None else Table()
     for node in view.members:
         w.forget_lapse(node)
     for node in sorted(set(before.members if before is not None else ()) - set(view.members)):
@@ -238,6 +240,8 @@ def own_report(w: Work) -> Report:
         known=tuple(sorted(v.key for v in settings.vips)),
         config_digest=settings.config_digest,
         nodes=settings.nodes,
+        votes=settings.votes,
+        electorates=w.s.electorates,
         placement_version=PLACEMENT_VERSION,
         weight=settings.weight,
         mature=is_mature(w),
