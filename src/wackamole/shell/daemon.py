@@ -537,7 +537,7 @@ class Daemon:
         try:
             find_self(load(Path(self.config.path)), self.state.settings.node)
         except ConfigError as wrong:
-            raise Refused(f"the new process could not start: {wrong}") from None
+            raise Refused(f"the new process could not start: {'; '.join(wrong.problems)}") from None
         for report in self.state.table.reports:
             if report.restart_ms:
                 raise Refused(f"{report.name} is being restarted; one at a time")
