@@ -59,11 +59,22 @@ def print_status(status: Mapping[str, Any], to: Console | None = None) -> None:
     out.print(head)
     out.print(_members(status))
     out.print(_vips(status))
-    fence = status["fence"]
-    if fence.get("mode") == "off":
-        out.print(Text(f"fence: off ({fence.get('note', '')})", "yellow"))
+    out.print(_fence(status["fence"]))
     for warning in status["warnings"]:
         out.print(Text(f"warning: {warning}", "yellow"))
+
+
+def _fence(fence: Mapping[str, Any]) -> Text:
+    if fence["mode"] == "off":
+        return Text(f"fence: off ({fence['note']})", "yellow")
+    open_ = fence["state"] == "open"
+    left = f", {fence['left_ms']} of {fence['lease_ms']} ms left" if open_ else ": this host's VIPs are silenced"
+    text = Text.assemble(
+        ("fence ", "dim"), f"{fence['mode']}, ", (f"{fence['state']}{left}", "green" if open_ else "red")
+    )
+    if fence.get("proven") is False:
+        text.append("; not proven", "yellow")
+    return text.append(f"   takeover {fence['takeover']}", "dim")
 
 
 def _members(status: Mapping[str, Any]) -> Table:

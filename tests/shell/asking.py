@@ -16,7 +16,7 @@ import struct
 import time
 
 from wackamole.lab.namespaces import opened_in
-from wackamole.shell.kernel.kernel import packed
+from wackamole.shell.kernel.surroundings import packed
 
 WITHIN_SECONDS = 30.0
 ROUNDS = 3

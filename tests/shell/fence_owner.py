@@ -12,7 +12,7 @@ import sys
 from wackamole.lab.namespaces import enter_network
 from wackamole.shell.kernel.fence import Fence, Guarded, boottime_ms
 from wackamole.shell.kernel.guard import Guard
-from wackamole.shell.kernel.kernel import packed
+from wackamole.shell.kernel.surroundings import packed
 from wackamole.shell.kernel.rtnl import Placed, Rtnl
 
 LEASE_MS = 600_000
@@ -28,6 +28,7 @@ def main() -> None:
     fence = Fence(LEASE_MS)
     fence.install((Guarded(index, "eth0", frozenset(packed(ip) for ip in ips)),))
     rtnl = Rtnl()
+    guard.arm()
     refused = rtnl.add([Placed(packed(ip), 128 if ":" in ip else 32, index) for ip in ips])
     assert not refused, refused
     took = fence.renew(boottime_ms())

@@ -34,7 +34,7 @@ from wackamole.shell.kernel.fence import (
     private_frame,
 )
 from wackamole.shell.kernel.guard import Guard, descriptors_close_high_first, remove_ours
-from wackamole.shell.kernel.kernel import packed
+from wackamole.shell.kernel.surroundings import packed
 from wackamole.shell.kernel.nfnetlink import HIGH_DESCRIPTOR, NFPROTO_NETDEV, Changes, Nftables, NftablesError
 from wackamole.shell.kernel.rtnl import Placed, Rtnl
 
@@ -483,7 +483,8 @@ def test_an_interface_that_is_down_is_shut_as_well(host: Inside, peer: Asker) ->
         host(fence.renew, boottime_ms())
         ip("link set eth0 down", namespace=HOST)
         assert host(fence.renew, boottime_ms()) == set()
-        host(fence.shut)
+        assert not host(fence.shut)
+        assert fence.intact()
         ip("link set eth0 up", f"addr replace {V6}/128 dev eth0 nodad", "addr replace fd09::1/64 dev eth0 nodad",
            namespace=HOST)  # fmt: skip
         assert peer.answers(V4, V6, control=OWN) == set()
@@ -601,6 +602,17 @@ def test_hazard_05_a_guard_holds_nothing_that_it_was_forked_with() -> None:
     assert guard.alive()
     guard.dismiss()
     mine.close()
+
+
+def test_a_guard_that_is_not_armed_removes_nothing(host: Inside) -> None:
+    """A daemon that is refused because another one runs here ends, and the other's addresses stay."""
+    rtnl = host(Rtnl)
+    assert rtnl.add([Placed(packed("10.9.1.5"), 32, host.index("eth0"))]) == {}
+    guard = host(Guard)
+    os.close(guard._write_end)
+    os.waitpid(guard.pid, 0)
+    assert host.tagged() == 1
+    rtnl.close()
 
 
 def test_a_guard_that_was_killed_is_noticed(host: Inside) -> None:

@@ -14,8 +14,9 @@ import pytest
 from wackamole.core.model import Address, NotEligible, Vip, VipKey
 from wackamole.lab.namespaces import ip, opened_in, tool
 from wackamole.shell.kernel.announce import frames
-from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel, packed
+from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel
 from wackamole.shell.kernel.rtnl import Placed, Rtnl
+from wackamole.shell.kernel.surroundings import packed
 
 pytestmark = pytest.mark.lab
 

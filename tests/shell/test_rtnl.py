@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wackamole.shell.kernel.kernel import plan
+from wackamole.shell.kernel.keeper import plan
 from wackamole.shell.kernel.rtnl import OURS, RTM_DELADDR, RTM_NEWADDR, RTM_NEWLINK, Placed, messages, parse
 
 addresses = st.builds(

@@ -76,6 +76,7 @@ class NotEligible(Enum):
     UNKNOWN_VIP = "its config does not have this VIP"
     NO_INTERFACE = "it has no interface for it"
     LINK_DOWN = "the interface has no carrier"
+    LINK_FRESH = "the interface's carrier came back only now"
     NO_FENCE = "its kernel does not fence it there"
     FOREIGN_ADDRESS = "the address is configured there by somebody else"
     REFUSED = "its kernel refused the address"

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -33,7 +34,11 @@ from ..engine.corosync.cpg import LibraryMissing
 from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync
 from .control import ControlServer, Refused
 from .journal import Journal
+from .kernel.fence import FenceRefused
+from .kernel.fencing import ByLifetime, ByNftables, Fencing, Unfenced
+from .kernel.guard import Guard, descriptors_close_high_first
 from .kernel.kernel import Kernel, KernelRefused
+from .kernel.rtnl import FOR_EVER
 from .notify import Notifier
 from .status import name_of, status_of
 
@@ -51,11 +56,21 @@ def now_ms() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What has to be there before the first thread and the first socket. `closes_first`: this kernel closes the highest
+    descriptor of a dead process first."""
+
+    closes_first: bool
+    guard: Guard
+
+
 class Daemon:
     """One member. Made by `run`; everything below happens on its loop's thread."""
 
-    def __init__(self, config: Config, node: NodeConfig, journal: Journal) -> None:
+    def __init__(self, config: Config, node: NodeConfig, journal: Journal, kept: Kept) -> None:
         self.config = config
+        self._kept = kept
         self.journal = journal
         self.state: State = initial(settings_for(config, node))
         self.done: asyncio.Event = asyncio.Event()
@@ -79,24 +94,52 @@ class Daemon:
             on_confirmed=lambda serial, held, refused: self.tell(ev.KernelConfirmed(serial, held, refused)),
             on_eligibility=lambda ineligible: self.tell(ev.EligibilityChanged(ineligible)),
             on_record=lambda what, fields: self.journal.record(what, **fields),
+            on_fenced=lambda fenced: self.tell(ev.FenceChanged(fenced)),
+            make_fencing=self._make_fencing,
+            lifetime_s=config.fence.lifetime_s if config.fence.mode == "lifetime" else FOR_EVER,
+            link_up_delay_ms=config.fence.link_up_delay_ms,
+            calm=lambda: self.state.phase is Phase.SETTLED,
         )
+        self._ran_ms = now_ms()
+        self._pause_ms = self.state.settings.lease_ms or self.state.settings.evict_after_ms
         self.engine: GroupEngine = engine_for(config, run_dir, journal)
         self.control = ControlServer(
             Path(config.control.socket), self.handle, read_only_for_others=config.control.read_only_for_others
         )
 
+    def _make_fencing(self, refresh: Callable[[], None]) -> Fencing:
+        fence = self.config.fence
+        match fence.mode:
+            case "nftables":
+                return ByNftables(
+                    fence.lease_ms,
+                    fence.beat_age_max_ms,
+                    fence.mark,
+                    closes_first=self._kept.closes_first,
+                    on_record=lambda what, fields: self.journal.record(what, **fields),
+                )
+            case "lifetime":
+                return ByLifetime(fence.lifetime_s, fence.beat_age_max_ms, refresh)
+            case _:
+                return Unfenced()
+
     # -- the loop's heart ---------------------------------------------------------------------------------------------
 
     def tell(self, event: ev.Event) -> None:
-        """Hand an event to the core and do what it asks."""
+        """Hand an event to the core and do what it asks. If this process stood still for longer than its lease, the core
+        hears of that before anything that came meanwhile (hazard 3)."""
         self._queue.append(event)
         if self._busy:
             return
         self._busy = True
         try:
             while self._queue:
+                now = now_ms()
+                gap_ms, self._ran_ms = now - self._ran_ms, now
+                if gap_ms > self._pause_ms:
+                    self._queue.appendleft(ev.Paused(gap_ms))
                 before = self.state
-                self.state, effects = step(before, self._queue.popleft(), now_ms())
+                self.state, effects = step(before, self._queue.popleft(), now)
                 for effect in effects:
                     self._perform(effect)
                 if self.state.table is not before.table:
@@ -109,6 +152,10 @@ class Daemon:
         match effect:
             case do.Multicast():
                 self.engine.multicast(wire.encode(effect.view, effect.message))
+            case do.RenewLease():
+                self.kernel.fencing.renew(effect.sent_ms)
+            case do.ShutFence():
+                self.kernel.fencing.shut()
             case do.HoldExactly():
                 self.kernel.hold_exactly(effect.serial, effect.vips)
             case do.Announce():
@@ -258,6 +305,7 @@ class Daemon:
             loop.add_signal_handler(number, self._asked_to_leave)
         self._pet_watchdog()
         await self.control.start()
+        self._kept.guard.arm()
         await self.kernel.start()
         await self.engine.start(self.on_engine)
         gc.collect()
@@ -312,6 +360,10 @@ class Daemon:
         warnings = []
         if self.config.cluster.key_file is None:
             warnings.append("the ring has no key: anybody on its network can join (see `wackamole keygen`)")
+        if self.config.fence.mode == "off":
+            warnings.append("there is no fence, as the config asks: two hosts may answer for a VIP when one is frozen")
+        if not self._kept.guard.alive():
+            warnings.append("the guard process is gone: restart the daemon, so that its death leaves nothing behind")
         if self._bad_messages:
             warnings.append(f"{self._bad_messages} messages could not be read")
         return status_of(
@@ -321,9 +373,17 @@ class Daemon:
             since=self._since,
             kernel=self.kernel.held(),
             engine=self.engine.describe(),
-            fence={"mode": "off", "note": "a killed or frozen daemon's addresses stay up until it is restarted"},
+            fence=self._fence(),
             warnings=tuple(warnings),
         )
+
+    def _fence(self) -> dict[str, object]:
+        return {
+            **self.kernel.fencing.describe(),
+            "takeover": self.config.fence.takeover.value,
+            "guard": "alive" if self._kept.guard.alive() else "dead",
+            "put_back": self.kernel.times_put_back,
+        }
 
     def _need_group(self) -> None:
         if self.state.phase is not Phase.SETTLED:
@@ -456,21 +516,25 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
         print(wrong, file=sys.stderr)
         return 2
     journal = Journal(verbose=verbose)
+    kept = Kept(descriptors_close_high_first(), Guard())
 
     async def main() -> int:
-        return await Daemon(config, node, journal).run()
+        return await Daemon(config, node, journal, kept).run()
 
+    code = 1
     try:
-        return asyncio.run(main())
+        code = asyncio.run(main())
+    except FenceRefused as no:
+        print(f'wackamole: {no}; `mode = "lifetime"` under [fence] needs no nftables', file=sys.stderr)
     except (Refused, CorosyncRefused, KernelRefused, keys.KeyRefused, LibraryMissing) as no:
         print(f"wackamole: {no}", file=sys.stderr)
-        return 1
     except PermissionError as no:
         print(
             f"wackamole: the kernel refused ({no.strerror}): the daemon needs CAP_NET_ADMIN and CAP_NET_RAW",
             file=sys.stderr,
         )
-        return 1
+    kept.guard.dismiss()  # not after an exception that nobody expected: then it has to clean up
+    return code
 
 
 def main() -> None:

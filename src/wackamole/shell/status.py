@@ -26,7 +26,7 @@ def status_of(
     since: Mapping[VipKey, float],
     kernel: tuple[VipKey, ...],
     engine: Mapping[str, str],
-    fence: Mapping[str, str],
+    fence: Mapping[str, object],
     warnings: tuple[str, ...],
 ) -> dict[str, object]:
     """The whole answer of the verb `status`. `since`: wall clock of each VIP's last change of holder, seconds."""

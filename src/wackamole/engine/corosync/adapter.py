@@ -203,7 +203,7 @@ class CorosyncEngine:
 
     def _send(self, frame: bytes) -> None:
         if len(self._outbox) >= OUTBOX_MAX:
-            self._lost(f"Corosync took none of the last {OUTBOX_MAX} messages")
+            self._lost_soon(f"Corosync took none of the last {OUTBOX_MAX} messages")
             return
         self._outbox.append(frame)
         if self._outbox_timer is None:
@@ -216,7 +216,7 @@ class CorosyncEngine:
             try:
                 taken = not connection.congested() and connection.multicast(self._outbox[0])
             except CpgError as wrong:
-                self._lost(str(wrong))
+                self._lost_soon(str(wrong))
                 return
             if not taken:
                 self._outbox_timer = asyncio.get_running_loop().call_later(OUTBOX_RETRY_SECONDS, self._flush)
@@ -242,14 +242,19 @@ class CorosyncEngine:
         self._connection = self._membership = None
         self._joined = False
 
+    def _lost_soon(self, reason: str) -> None:
+        """Found out while the listener speaks: it must hear of it before the connection closes, so not in its own call."""
+        asyncio.get_running_loop().call_soon(self._lost, reason)
+
     def _lost(self, reason: str, pause_s: float = 0.0) -> None:
         """Everything of this membership is void; tell once, then try again."""
         if self._connection is None:
             return
+        self._joined = False
+        if self._listener is not None:
+            self._listener(Lost(reason))  # first: what closes the connection is a death to the others (hazard 6)
         self._drop()
         self._reconnects += 1
-        if self._listener is not None:
-            self._listener(Lost(reason))
         self._connect_again(pause_s)
 
 

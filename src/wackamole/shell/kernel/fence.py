@@ -19,13 +19,14 @@ so that a dark host still learns who has an address now.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
 import struct
 import sys
+import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from . import nfnetlink as nft
@@ -38,6 +39,8 @@ LEASE = "lease"
 INGRESS, EGRESS = 0, 1  # NF_NETDEV_*
 RENEW, SHUT = 0x88B5, 0x88B6  # IEEE 802: local experimental ethertypes
 SECRET_BYTES = 16
+CARRIED_MS_MAX = 30
+"""A lease that is carried over into new tables would last as much longer as their installation takes."""
 IPV4, ARP, IPV6 = b"\x08\x00", b"\x08\x06", b"\x86\xdd"
 ICMPV6, NEIGHBOUR_ADVERTISEMENT = b"\x3a", b"\x88"
 
@@ -160,8 +163,9 @@ class Fence:
         self._mark = mark
         self._guarded: dict[int, Guarded] = {}
         self._frames: dict[int, socket.socket] = {}
+        self._sending = threading.Lock()  # renewed on the loop's thread, installed on another
         self._missing: dict[int, str] = {}
-        self._secret = b""
+        self._secret = os.urandom(SECRET_BYTES)
         self._handles: dict[tuple[str, str], int] = {}
         self._owner = Nftables(high=True)
         self._persist = nft.OWNER | nft.PERSIST
@@ -191,17 +195,17 @@ class Fence:
         """Make both tables anew for exactly these interfaces, in one batch; a lease that runs goes on. An interface that
         cannot be fenced is left out, and `why_not` says so. Raises NftablesError if nothing can be done."""
         wanted, missing = list(guarded), dict[int, str]()
-        left_ms = max(self._left().values(), default=0) if self.renewed_ms is not None else 0
-        secret = os.urandom(SECRET_BYTES)
         replaced = False
         while True:
+            began_ms, renewed_ms = boottime_ms(), self.renewed_ms
+            left_ms = 0 if renewed_ms is None else renewed_ms + self.lease_ms - began_ms
             batch = [*nft.anew(NFPROTO_NETDEV, GATE, self._persist), *nft.anew(NFPROTO_NETDEV, KEY, nft.OWNER)]
             batch.append(nft.make_set(NFPROTO_NETDEV, KEY, LEASE, 1, nft.TYPE_IFINDEX, 4, timeout_ms=self.lease_ms))
             whose: list[Guarded | None] = [None] * len(batch)
             for n, g in enumerate(wanted):
                 batch += gate(g, self._mark, 2 + 2 * n, fib=self._fib)
-                batch += key(g, self._mark, self.lease_ms, secret)
-                if left_ms:
+                batch += key(g, self._mark, self.lease_ms, self._secret)
+                if left_ms > 0:
                     batch.append(nft.timed_element(NFPROTO_NETDEV, KEY, LEASE, struct.pack("=I", g.index), left_ms))
                 whose += [g] * (len(batch) - len(whose))
             try:
@@ -224,12 +228,15 @@ class Fence:
                     wanted.remove(bad)
                 else:
                     raise
-        self._guarded, self._missing, self._secret = {g.index: g for g in wanted}, missing, secret
-        for index in [i for i in self._frames if i not in self._guarded]:
-            self._frames.pop(index).close()
-        for g in wanted:
-            if self._frame_socket(g) is None:  # newer kernels let a chain wait for an interface
-                missing[g.index] = "there is no such interface"
+        with self._sending:
+            self._guarded = {g.index: g for g in wanted}
+            for g in wanted:
+                if self._frame_socket(g) is None:  # newer kernels let a chain wait for an interface
+                    missing[g.index] = "there is no such interface"
+        self._missing = missing
+        if self.renewed_ms is None or boottime_ms() - began_ms > CARRIED_MS_MAX:
+            self._send(SHUT)  # what was carried over is not true any more; the next beat opens it again
+            self._end_what_is_left()
         self._handles = self._look()
 
     def _look(self) -> dict[tuple[str, str], int]:
@@ -243,8 +250,15 @@ class Fence:
         return found
 
     def intact(self) -> bool:
-        """Whether both tables are as we made them."""
+        """Whether both tables are as we made them. Also ends a lease that outlived `shut`."""
+        if self.renewed_ms is None:
+            self._end_what_is_left()
         return self._look() == self._handles and len(self._handles) == 4 * len(self._guarded)
+
+    def _end_what_is_left(self) -> None:
+        """An interface that is down takes no frame, and may be up again before its lease ends."""
+        if self._left():
+            self._owner.commit([nft.no_elements(NFPROTO_NETDEV, KEY, LEASE)])
 
     def why_not(self, index: int) -> str | None:
         """Why an interface is not fenced, or None."""
@@ -268,17 +282,21 @@ class Fence:
         """Send a private frame everywhere; returns the interfaces whose chain took it."""
         took: set[int] = set()
         frame = private_frame(ethertype, self._secret)
-        for index, g in self._guarded.items():
-            s = self._frame_socket(g)
-            if s is None:
-                continue
-            try:
-                s.send(frame)
-            except OSError as wrong:
-                if wrong.errno == errno.ENOBUFS:
-                    took.add(index)
-                elif wrong.errno == errno.ENXIO:  # the interface is gone: a new one has a new socket
-                    self._frames.pop(index).close()
+        with self._sending:
+            guarded = self._guarded
+            for index in self._frames.keys() - guarded.keys():
+                self._frames.pop(index).close()
+            for index, g in guarded.items():
+                s = self._frame_socket(g)
+                if s is None:
+                    continue
+                try:
+                    s.send(frame)
+                except OSError as wrong:
+                    if wrong.errno == errno.ENOBUFS:
+                        took.add(index)
+                    elif wrong.errno == errno.ENXIO:  # the interface is gone: a new one has a new socket
+                        self._frames.pop(index).close()
         return took
 
     def renew(self, now_ms: int) -> set[int]:
@@ -288,18 +306,17 @@ class Fence:
         self.renewed_ms = now_ms
         return took
 
-    def shut(self) -> None:
-        """Let nothing pass from now on. Takes microseconds and no lock, but where an interface takes no frame."""
+    def shut(self) -> bool:
+        """Let nothing pass from now on. Takes microseconds and no lock. False where an interface took no frame, because it
+        is down: `intact` ends its lease, too, which may wait for the lock."""
         self.renewed_ms = None
-        self._send(SHUT)
-        if self._left():  # an interface that is down takes no frame, and may be up again before the lease ends
-            with contextlib.suppress(NftablesError):
-                self._owner.commit([nft.no_elements(NFPROTO_NETDEV, KEY, LEASE)])
+        return self._send(SHUT) >= self._guarded.keys()
 
-    def left_ms(self) -> int:
-        """Milliseconds that the lease has still to run, as the kernel says it (the least of all interfaces); 0: shut."""
+    def left_ms(self, interfaces: Iterable[int] | None = None) -> int:
+        """Milliseconds that the lease has still to run, as the kernel says it, the least of these interfaces (default: of
+        all); 0: shut."""
         left = self._left()
-        return min((left.get(index, 0) for index in self._guarded), default=0)
+        return min((left.get(index, 0) for index in (self._guarded if interfaces is None else interfaces)), default=0)
 
     def _left(self) -> dict[int, int]:
         """Milliseconds left by interface, of those that have any."""
@@ -316,10 +333,8 @@ class Fence:
         self.shut()
         if not keep_gate:
             remove_table(self._owner, GATE)
-        for s in self._frames.values():
-            s.close()
-        self._frames.clear()
-        self._guarded.clear()
+        self._guarded = {}
+        self._send(SHUT)  # closes the sockets
         self._owner.close()
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from .nfnetlink import high_descriptor
 from .rtnl import Rtnl
 
-DONE = b"d"
+ARMED, DONE = b"a", b"d"
 TRIES = 5
 
 
@@ -61,6 +61,12 @@ class Guard:
             self.pid = 0
         return False
 
+    def arm(self) -> None:
+        """From now on what is on the interfaces is ours: a daemon that is refused because another runs here has nothing
+        to clean up."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._write_end, ARMED)
+
     def dismiss(self) -> None:
         """There is nothing left to remove: let it end."""
         if self.pid:
@@ -77,7 +83,7 @@ def _watch(read_end: int, tell: int) -> None:
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    for descriptor in sorted(int(entry.name) for entry in Path("/proc/self/fd").iterdir()):
+    for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
         if descriptor > 2 and descriptor not in (read_end, tell):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -86,10 +92,13 @@ def _watch(read_end: int, tell: int) -> None:
     rtnl = Rtnl()
     os.write(tell, b".")
     os.close(tell)
+    armed = False
     while (said := os.read(read_end, 1)) != b"":
         if said == DONE:
             return
-    remove_ours(rtnl)
+        armed = True
+    if armed:
+        remove_ours(rtnl)
 
 
 def remove_ours(rtnl: Rtnl) -> int:

@@ -1,33 +1,35 @@
-"""The kernel's side of a member: have exactly the asked addresses, announce them, and notice what changes.
+"""The kernel's side of a member: have exactly the asked addresses, announce them, silence them when it must be, and
+notice what changes.
 
-`hold_exactly` hands a whole truth to one worker thread through a mailbox in which the latest wins; netlink calls block
-for as long as the kernel works, and the loop must not. The worker drops, adds, announces what is new at once, reads
-back and reports on the loop. Links, carriers and addresses are watched on the loop.
+`hold_exactly` hands a whole truth to one worker thread (keeper.py). Links, carriers and addresses are watched on the loop
+(surroundings.py says what follows from them); the fence is one of three (fencing.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import re
-import socket
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from ...core.model import Address, NotEligible, Vip, VipKey
+from ...core.model import NotEligible, Vip, VipKey
 from .announce import Announcement, Announcer, Sender
-from .rtnl import IFF_LOOPBACK, RTM_DELADDR, RTM_DELLINK, Link, NetlinkError, Notifications, Placed, Rtnl
+from .fencing import Fencing, Unfenced
+from .keeper import Job, Keeper, Outcome
+from .rtnl import FOR_EVER, RTM_DELADDR, RTM_DELLINK, Link, NetlinkError, Notifications, Placed, Rtnl
+from .surroundings import Surroundings, packed
 
 PUT_BACK_MAX, PUT_BACK_SECONDS = 10, 10.0
 """A VIP that somebody keeps removing is put back at most this often in this time; then it is refused."""
 
 LINUX_MIN = (5, 18)
 """The first that keeps IFA_PROTO."""
+
+LOOK_AGAIN_SECONDS = 0.05
+"""How often is looked whether the group has settled, once a carrier has been back for long enough."""
 
 Confirmed = Callable[[int, tuple[VipKey, ...], tuple[tuple[VipKey, str], ...]], None]
 Eligibility = Callable[[tuple[tuple[VipKey, NotEligible], ...]], None]
@@ -38,199 +40,11 @@ class KernelRefused(Exception):
     """This kernel cannot do what is needed; the sentence says what."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What the kernel shall have: for each VIP its addresses, placed; and why others cannot be placed."""
-
-    serial: int
-    wanted: tuple[tuple[VipKey, tuple[Placed, ...]], ...]
-    refused: tuple[tuple[VipKey, str], ...]
-    macs: tuple[tuple[int, str, bytes], ...]  # index, name, MAC of the interfaces in use
-    asked_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a job did."""
-
-    serial: int
-    held: tuple[VipKey, ...]
-    refused: tuple[tuple[VipKey, str], ...]
-    announced: tuple[Announcement, ...]
-    added: int
-    removed: int
-    add_ms: float
-    announce_ms: float
-
-
-def plan(
-    present: AbstractSet[Placed], wanted: AbstractSet[Placed], ours: AbstractSet[Placed]
-) -> tuple[list[Placed], list[Placed]]:
-    """Return (drop, add); never touch an address that is not ours."""
-
-    def order(a: Placed) -> tuple[int, int, bytes, int]:
-        return (a.index, len(a.ip), a.ip, a.prefix)
-
-    return sorted((present - wanted) & ours, key=order), sorted(wanted - present, key=order)
-
-
-def packed(ip: str) -> bytes:
-    """An address as 4 or 16 bytes."""
-    return ipaddress.ip_address(ip).packed
-
-
-class Surroundings:
-    """The interfaces of this host and the addresses on them that are not ours."""
-
-    def __init__(self, interfaces: Mapping[str, str]) -> None:
-        self._interfaces = dict(interfaces)
-        self.links: dict[int, Link] = {}
-        self.foreign: set[Placed] = set()
-
-    def read(self, links: Iterable[Link], addresses: Iterable[Placed]) -> None:
-        """Forget everything and look anew."""
-        self.links = {link.index: link for link in links}
-        self.foreign = {a for a in addresses if not a.ours}
-
-    def locate(self, address: Address) -> Link | None:
-        """The interface for an address: by its name (mapped, if the node maps it), or the one whose subnet holds it."""
-        if address.interface:
-            name = self._interfaces.get(address.interface, address.interface)
-            return next((link for link in self.links.values() if link.name == name), None)
-        ip = packed(address.ip)
-        best: tuple[int, Link] | None = None
-        for a in self.foreign:
-            link = self.links.get(a.index)
-            if link is None or link.flags & IFF_LOOPBACK or len(a.ip) != len(ip) or a.ip == ip:
-                continue
-            shift = len(ip) * 8 - a.prefix
-            if int.from_bytes(a.ip) >> shift == int.from_bytes(ip) >> shift and (best is None or a.prefix > best[0]):
-                best = (a.prefix, link)
-        return best[1] if best is not None else None
-
-    def why_not(self, vip: Vip) -> NotEligible | None:
-        """Why this host cannot hold a VIP now, or None."""
-        foreign = {a.ip for a in self.foreign}
-        for address in vip.addresses:
-            if packed(address.ip) in foreign:
-                return NotEligible.FOREIGN_ADDRESS
-            link = self.locate(address)
-            if link is None:
-                return NotEligible.NO_INTERFACE
-            if not link.carries:
-                return NotEligible.LINK_DOWN
-        return None
-
-
-class Keeper:
-    """The worker thread: it alone adds and removes addresses."""
-
-    def __init__(self, valid_s: int) -> None:
-        self._rtnl: Rtnl | None = None
-        self._sender = Sender()
-        self._wake = threading.Condition()
-        self._job: Job | None = None
-        self._stopped = False
-        self._thread: threading.Thread | None = None
-        self.held_now: frozenset[Placed] = frozenset()
-        """What is (about to be) held, as of this moment: whoever announces looks here first."""
-        self._valid_s = valid_s
-        self._refresh = False
-
-    def start(self, done: Callable[[Outcome], None]) -> None:
-        """Start the thread; `done` is called on it."""
-        self._rtnl = Rtnl()
-        self._thread = threading.Thread(target=self._run, args=(done,), name="addresses", daemon=True)
-        self._thread.start()
-
-    def put(self, job: Job) -> None:
-        """The latest job; one that waits is replaced."""
-        with self._wake:
-            self._job = job
-            self._wake.notify()
-
-    def refresh(self) -> None:
-        """Let what is held live for one more lifetime."""
-        with self._wake:
-            self._refresh = True
-            self._wake.notify()
-
-    def stop(self) -> None:
-        """Let the thread end; a job under way is finished."""
-        with self._wake:
-            self._stopped = True
-            self._wake.notify()
-        if self._thread is not None:
-            self._thread.join()
-        self._sender.close()
-        if self._rtnl is not None:
-            self._rtnl.close()
-
-    def _run(self, done: Callable[[Outcome], None]) -> None:
-        while True:
-            with self._wake:
-                while self._job is None and not self._stopped and not self._refresh:
-                    self._wake.wait()
-                job, self._job = self._job, None
-                refresh, self._refresh = self._refresh, False
-            if refresh and self._rtnl is not None:
-                self._rtnl.refresh(sorted(self.held_now, key=lambda a: (a.index, a.ip)), self._valid_s)
-            if job is not None:
-                done(self.apply(job))
-            elif self._stopped:
-                return
-
-    def apply(self, job: Job) -> Outcome:
-        """Make it so, and read back."""
-        assert self._rtnl is not None
-        before = self._rtnl.addresses()
-        ours = {a for a in before if a.ours}
-        foreign = {a.ip: a for a in before if not a.ours}
-        refused = dict(job.refused)
-        names = {index: name for index, name, _ in job.macs}
-        wanted: dict[Placed, VipKey] = {}
-        for key, placed in job.wanted:
-            taken = next((foreign[a.ip] for a in placed if a.ip in foreign), None)
-            if taken is not None:
-                where = names.get(taken.index, f"interface {taken.index}")
-                refused[key] = f"{_text(taken)} is already configured on {where} by somebody else"
-            else:
-                wanted |= dict.fromkeys(placed, key)
-        drop, add = plan(ours, wanted.keys(), ours)
-        self.held_now = frozenset(wanted)
-        if drop:
-            self._rtnl.delete(drop)
-        failed = self._rtnl.add(add, self._valid_s) if add else {}
-        for address, code in failed.items():
-            refused.setdefault(wanted[address], f"{_text(address)}: {os.strerror(code)}")
-        undo = [a for a, key in wanted.items() if key in refused and a not in failed]
-        if undo:
-            self.held_now = frozenset(a for a, key in wanted.items() if key not in refused)
-            self._rtnl.delete(undo)
-        added_at = time.monotonic()
-        macs = {index: (name, mac) for index, name, mac in job.macs}
-        news = [Announcement(a.ip, *macs[a.index]) for a in add if wanted[a] not in refused and a.index in macs]
-        for announcement in news:
-            self._sender.send(announcement)
-        announced_at = time.monotonic()
-        after = {a for a in self._rtnl.addresses() if a.ours}
-        held = tuple(
-            sorted(key for key, placed in job.wanted if key not in refused and all(a in after for a in placed))
-        )
-        return Outcome(
-            job.serial,
-            held,
-            tuple(sorted(refused.items())),
-            tuple(news),
-            len(add) - len(failed),
-            len(drop),
-            (added_at - job.asked_at) * 1000,
-            (announced_at - job.asked_at) * 1000,
-        )
-
-
 class Kernel:
-    """Addresses, announcements and surroundings of this host; all calls on the loop's thread."""
+    """Addresses, announcements, fence and surroundings of this host; all calls on the loop's thread.
+
+    `make_fencing` is given what renews the lifetimes of held addresses. `lifetime_s`: they live so long without. `calm`
+    says whether the group has settled: only then a carrier that came back counts."""
 
     def __init__(
         self,
@@ -240,13 +54,22 @@ class Kernel:
         on_confirmed: Confirmed,
         on_eligibility: Eligibility,
         on_record: Recorded,
+        on_fenced: Callable[[bool], None] = lambda _: None,
+        make_fencing: Callable[[Callable[[], None]], Fencing] = lambda _: Unfenced(),
+        lifetime_s: int = FOR_EVER,
+        link_up_delay_ms: int = 0,
+        calm: Callable[[], bool] = lambda: True,
     ) -> None:
         self._vips = vips
-        self._around = Surroundings(interfaces)
-        self._keeper = Keeper()
+        self._around = Surroundings(interfaces, link_up_delay_ms)
+        self._keeper = Keeper(lifetime_s)
+        self.fencing = make_fencing(self._keeper.refresh)
         self._on_confirmed = on_confirmed
         self._on_eligibility = on_eligibility
         self._on_record = on_record
+        self._on_fenced = on_fenced
+        self._calm = calm
+        self._fenced = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: Notifications | None = None
         self._look: Rtnl | None = None
@@ -257,11 +80,13 @@ class Kernel:
         self._said: tuple[tuple[VipKey, NotEligible], ...] | None = None
         self._put_back: deque[float] = deque(maxlen=PUT_BACK_MAX)
         self._putting_back = False
-        self._last: Outcome | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._waited_for: Outcome | None = None
+        self.times_put_back = 0
 
     async def start(self) -> None:
-        """Open the sockets, remove what a former run left behind, and say once what this host can hold. Raises
-        KernelRefused on a kernel that would not keep our tag."""
+        """Open the sockets, fence, remove what a former run left behind, and say once what this host can hold. Raises
+        KernelRefused on a kernel that would not keep our tag, FenceRefused on one that cannot fence."""
         if _release() < LINUX_MIN:
             raise KernelRefused(
                 f"Linux {os.uname().release} is too old: it does not keep the tag that tells our addresses from others';"
@@ -270,12 +95,12 @@ class Kernel:
         self._loop = asyncio.get_running_loop()
         self._watch = Notifications()
         self._look = Rtnl()
-        links = self._look.links()
-        self._around.read(links, self._look.addresses())
+        self._around.read(self._look.links(), self._look.addresses())
+        await self.fencing.start(self, self._around.guarded(self._vips))
         self._keeper.start(lambda outcome: self._call(self._done, outcome))
         self._loop.add_reader(self._watch.fileno(), self._on_notice)
         self._keeper.put(self._job())
-        self._say_eligibility()
+        self.fence_changed()
 
     def _call(self, what: Callable[[Outcome], None], outcome: Outcome) -> None:
         assert self._loop is not None
@@ -296,18 +121,14 @@ class Kernel:
         """What the kernel had when it was last read back."""
         return self._held
 
-    def timings(self) -> dict[str, float]:
-        """The last job: milliseconds from the request to the last address added and announced, and how many."""
-        last = self._last
-        if last is None:
-            return {}
-        return {"added": last.added, "removed": last.removed, "add_ms": last.add_ms, "announce_ms": last.announce_ms}
-
     async def close(self) -> None:
-        """Stop watching and announcing, and hold nothing: what a failure leaves must not answer on."""
+        """Stop watching and announcing, and hold nothing: what a failure leaves must not answer on. The fence goes last."""
+        self.fencing.shut()
         if self._watch is not None and self._loop is not None:
             self._loop.remove_reader(self._watch.fileno())
             self._watch.close()
+        if self._again is not None:
+            self._again.cancel()
         if self._look is not None:
             self._look.close()
         self._announcer.close()
@@ -315,6 +136,21 @@ class Kernel:
         self._wanted = ()
         self._keeper.put(self._job())
         await asyncio.to_thread(self._keeper.stop)
+        await self.fencing.close()
+
+    # -- the fence's side -------------------------------------------------------------------------------------------------
+
+    def fence_changed(self) -> None:
+        """Where VIPs are fenced, and whether that is proven, may have changed."""
+        proven = self.fencing.proven
+        if proven != self._fenced:
+            self._fenced = proven
+            self._on_fenced(proven)
+        self._say_eligibility()
+
+    def fence_opened(self) -> None:
+        """Whatever was announced while it was shut was eaten (hazard 29)."""
+        self.announce(self._wanted)
 
     # -- the worker's side ------------------------------------------------------------------------------------------------
 
@@ -339,7 +175,10 @@ class Kernel:
     def _done(self, outcome: Outcome) -> None:
         if outcome.serial != self._serial:
             return  # overtaken; the later one is under way
-        self._last = outcome
+        if self._putting_back and outcome.refused and self._around.gone:
+            self._waited_for = outcome  # the interface was deleted a moment ago: it may come back
+            self._wake_when_due()
+            return
         self._held = outcome.held
         if outcome.announced:
             self._announcer.announce(outcome.announced, first=1)
@@ -355,6 +194,8 @@ class Kernel:
                     "put_back": "yes" if self._putting_back else "no",
                 },
             )
+        if self._putting_back:
+            self.times_put_back += outcome.added
         self._putting_back = False
         self._on_confirmed(outcome.serial, outcome.held, outcome.refused)
 
@@ -386,20 +227,23 @@ class Kernel:
             match notice.what:
                 case Link() as link:
                     if notice.kind == RTM_DELLINK:
-                        self._around.links.pop(link.index, None)
-                        self._around.foreign = {a for a in self._around.foreign if a.index != link.index}
+                        self._around.removed(link.index)
                     else:
-                        self._around.links[link.index] = link
+                        self._around.changed(link)
+                        lost = lost or (link.carries and self._waited_for is not None)
                 case Placed() as placed if not placed.ours:
                     if notice.kind == RTM_DELADDR:
                         self._around.foreign.discard(placed)
                     else:
                         self._around.foreign.add(placed)
+                        lost = lost or self._waited_for is not None
                 case Placed() as placed:
                     lost = lost or (notice.kind == RTM_DELADDR and placed in self._keeper.held_now)
+        self.fencing.guard(self._around.guarded(self._vips))
         self._say_eligibility()
         if lost:
             self._restore()
+        self._wake_when_due()
 
     def _restore(self) -> None:
         """One of ours may have been removed behind our back: have the worker look, and put back what is missing."""
@@ -409,22 +253,44 @@ class Kernel:
             return
         self._put_back.append(now)
         self._putting_back = True
+        self._waited_for = None
         self._keeper.put(self._job())
+
+    def _wake_when_due(self) -> None:
+        assert self._loop is not None
+        due = self._around.next_due()
+        if due is not None and self._again is None:
+            self._again = self._loop.call_later(max(LOOK_AGAIN_SECONDS, due - time.monotonic()), self._matured)
+
+    def _matured(self) -> None:
+        """A carrier is back for long enough, or an interface is gone for good."""
+        self._again = None
+        self._around.mature(calm=self._calm())  # membership first, then VIPs
+        self._say_eligibility()
+        if self._waited_for is not None and not self._around.gone:
+            outcome, self._waited_for = replace(self._waited_for, serial=self._serial), None
+            self._done(outcome)
+        self._wake_when_due()
 
     def _say_eligibility(self) -> None:
         reasons = tuple(
             (vip.key, why)
             for vip in sorted(self._vips, key=lambda v: v.key)
-            if (why := self._around.why_not(vip)) is not None
+            if (why := self._around.why_not(vip) or self._unfenced(vip)) is not None
         )
         if reasons != self._said:
             self._said = reasons
             self._on_eligibility(reasons)
 
-
-def _text(address: Placed) -> str:
-    family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
-    return f"{socket.inet_ntop(family, address.ip)}/{address.prefix}"
+    def _unfenced(self, vip: Vip) -> NotEligible | None:
+        """What is held is kept while the fence is being made for an interface that is new."""
+        if self.fencing.pending and vip in self._wanted:
+            return None
+        for address in vip.addresses:
+            link = self._around.locate(address)
+            if link is not None and self.fencing.why_not(link.index, packed(address.ip)) is not None:
+                return NotEligible.NO_FENCE
+        return None
 
 
 def _release() -> tuple[int, int]:

@@ -58,14 +58,12 @@ class Link:
     name: str
     flags: int
     mac: bytes
-    held: bool = False
-    """It has a carrier, but has not had it for long enough (link_up_delay)."""
 
     @property
     def carries(self) -> bool:
         """Up, with a carrier, and operational."""
         wanted = IFF_UP | IFF_RUNNING | IFF_LOWER_UP
-        return self.flags & wanted == wanted and not self.held
+        return self.flags & wanted == wanted
 
 
 @dataclass(frozen=True, slots=True)

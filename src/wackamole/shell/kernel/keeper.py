@@ -1,0 +1,167 @@
+"""The worker thread that alone adds and removes addresses.
+
+A job is a whole truth and waits in a mailbox in which the latest wins; netlink calls block for as long as the kernel
+works, and the loop must not. The worker drops, adds, announces what is new at once, reads back and reports.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from ...core.model import VipKey
+from .announce import Announcement, Sender
+from .rtnl import Placed, Rtnl
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the kernel shall have: for each VIP its addresses, placed; and why others cannot be placed."""
+
+    serial: int
+    wanted: tuple[tuple[VipKey, tuple[Placed, ...]], ...]
+    refused: tuple[tuple[VipKey, str], ...]
+    macs: tuple[tuple[int, str, bytes], ...]  # index, name, MAC of the interfaces in use
+    asked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job did."""
+
+    serial: int
+    held: tuple[VipKey, ...]
+    refused: tuple[tuple[VipKey, str], ...]
+    announced: tuple[Announcement, ...]
+    added: int
+    removed: int
+    add_ms: float
+    announce_ms: float
+
+
+def plan(
+    present: AbstractSet[Placed], wanted: AbstractSet[Placed], ours: AbstractSet[Placed]
+) -> tuple[list[Placed], list[Placed]]:
+    """Return (drop, add); never touch an address that is not ours."""
+
+    def order(a: Placed) -> tuple[int, int, bytes, int]:
+        return (a.index, len(a.ip), a.ip, a.prefix)
+
+    return sorted((present - wanted) & ours, key=order), sorted(wanted - present, key=order)
+
+
+class Keeper:
+    """The worker thread: it alone adds and removes addresses."""
+
+    def __init__(self, valid_s: int) -> None:
+        self._rtnl: Rtnl | None = None
+        self._sender = Sender()
+        self._wake = threading.Condition()
+        self._job: Job | None = None
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self.held_now: frozenset[Placed] = frozenset()
+        """What is (about to be) held, as of this moment: whoever announces looks here first."""
+        self._valid_s = valid_s
+        self._refresh = False
+
+    def start(self, done: Callable[[Outcome], None]) -> None:
+        """Start the thread; `done` is called on it."""
+        self._rtnl = Rtnl()
+        self._thread = threading.Thread(target=self._run, args=(done,), name="addresses", daemon=True)
+        self._thread.start()
+
+    def put(self, job: Job) -> None:
+        """The latest job; one that waits is replaced."""
+        with self._wake:
+            self._job = job
+            self._wake.notify()
+
+    def refresh(self) -> None:
+        """Let what is held live for one more lifetime."""
+        with self._wake:
+            self._refresh = True
+            self._wake.notify()
+
+    def stop(self) -> None:
+        """Let the thread end; a job under way is finished."""
+        with self._wake:
+            self._stopped = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join()
+        self._sender.close()
+        if self._rtnl is not None:
+            self._rtnl.close()
+
+    def _run(self, done: Callable[[Outcome], None]) -> None:
+        while True:
+            with self._wake:
+                while self._job is None and not self._stopped and not self._refresh:
+                    self._wake.wait()
+                job, self._job = self._job, None
+                refresh, self._refresh = self._refresh, False
+            if refresh and self._rtnl is not None:
+                self._rtnl.refresh(sorted(self.held_now, key=lambda a: (a.index, a.ip)), self._valid_s)
+            if job is not None:
+                done(self.apply(job))
+            elif self._stopped:
+                return
+
+    def apply(self, job: Job) -> Outcome:
+        """Make it so, and read back."""
+        assert self._rtnl is not None
+        before = self._rtnl.addresses()
+        ours = {a for a in before if a.ours}
+        foreign = {a.ip: a for a in before if not a.ours}
+        refused = dict(job.refused)
+        names = {index: name for index, name, _ in job.macs}
+        wanted: dict[Placed, VipKey] = {}
+        for key, placed in job.wanted:
+            taken = next((foreign[a.ip] for a in placed if a.ip in foreign), None)
+            if taken is not None:
+                where = names.get(taken.index, f"interface {taken.index}")
+                refused[key] = f"{shown(taken)} is already configured on {where} by somebody else"
+            else:
+                wanted |= dict.fromkeys(placed, key)
+        drop, add = plan(ours, wanted.keys(), ours)
+        self.held_now = frozenset(wanted)
+        if drop:
+            self._rtnl.delete(drop)
+        failed = self._rtnl.add(add, self._valid_s) if add else {}
+        for address, code in failed.items():
+            refused.setdefault(wanted[address], f"{shown(address)}: {os.strerror(code)}")
+        undo = [a for a, key in wanted.items() if key in refused and a not in failed]
+        if undo:
+            self.held_now = frozenset(a for a, key in wanted.items() if key not in refused)
+            self._rtnl.delete(undo)
+        added_at = time.monotonic()
+        macs = {index: (name, mac) for index, name, mac in job.macs}
+        news = [Announcement(a.ip, *macs[a.index]) for a in add if wanted[a] not in refused and a.index in macs]
+        for announcement in news:
+            self._sender.send(announcement)
+        announced_at = time.monotonic()
+        after = {a for a in self._rtnl.addresses() if a.ours}
+        held = tuple(
+            sorted(key for key, placed in job.wanted if key not in refused and all(a in after for a in placed))
+        )
+        return Outcome(
+            job.serial,
+            held,
+            tuple(sorted(refused.items())),
+            tuple(news),
+            len(add) - len(failed),
+            len(drop),
+            (added_at - job.asked_at) * 1000,
+            (announced_at - job.asked_at) * 1000,
+        )
+
+
+def shown(address: Placed) -> str:
+    family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
+    return f"{socket.inet_ntop(family, address.ip)}/{address.prefix}"
