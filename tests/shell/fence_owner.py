@@ -12,8 +12,8 @@ import sys
 from wackamole.lab.namespaces import enter_network
 from wackamole.shell.kernel.fence import Fence, Guarded, boottime_ms
 from wackamole.shell.kernel.guard import Guard
-from wackamole.shell.kernel.surroundings import packed
 from wackamole.shell.kernel.rtnl import Placed, Rtnl
+from wackamole.shell.kernel.surroundings import packed
 
 LEASE_MS = 600_000
 """Far longer than any test: what goes dark in it does not owe it to the lease."""

@@ -34,9 +34,9 @@ from wackamole.shell.kernel.fence import (
     private_frame,
 )
 from wackamole.shell.kernel.guard import Guard, descriptors_close_high_first, remove_ours
-from wackamole.shell.kernel.surroundings import packed
 from wackamole.shell.kernel.nfnetlink import HIGH_DESCRIPTOR, NFPROTO_NETDEV, Changes, Nftables, NftablesError
 from wackamole.shell.kernel.rtnl import Placed, Rtnl
+from wackamole.shell.kernel.surroundings import packed
 
 from .asking import WITHIN_SECONDS, Asker
 from .fence_owner import LEASE_MS
