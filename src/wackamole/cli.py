@@ -378,22 +378,27 @@ def lab_kill(node: NodeArgument, name: LabOption = "lab") -> None:
         Lab.open(name).kill_daemon(node)
 
 
+WhatOption = Annotated[
+    str, typer.Option("--what", help="`all` processes of the node, its `daemon`, or its `corosync`.")
+]
+
+
 @lab.command("freeze")
-def lab_freeze(node: NodeArgument, name: LabOption = "lab") -> None:
-    """Stop the node's daemon and Corosync (SIGSTOP)."""
+def lab_freeze(node: NodeArgument, what: WhatOption = "all", name: LabOption = "lab") -> None:
+    """Stop a node's processes (SIGSTOP); its kernel goes on."""
     from .lab.lab import Lab
 
     with _lab_errors():
-        Lab.open(name).freeze(node)
+        Lab.open(name).freeze(node, what)
 
 
 @lab.command("thaw")
-def lab_thaw(node: NodeArgument, name: LabOption = "lab") -> None:
-    """Let a frozen node go on."""
+def lab_thaw(node: NodeArgument, what: WhatOption = "all", name: LabOption = "lab") -> None:
+    """Let frozen processes go on."""
     from .lab.lab import Lab
 
     with _lab_errors():
-        Lab.open(name).thaw(node)
+        Lab.open(name).thaw(node, what)
 
 
 @lab.command("cut")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .messages import Message
-from .model import NodeId, NotEligible, View, ViewId, VipKey
+from .model import Electorate, NodeId, NotEligible, Settings, View, ViewId, VipKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,20 @@ class FenceChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Remembered:
+    """These electorates are on the disk, and those that were there before are not."""
+
+    electorates: tuple[Electorate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigReloaded:
+    """The config was read again, was good, and says something else."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
 class Paused:
     """This process did not run for `gap_ms`, longer than its lease: told before anything that came meanwhile."""
 
@@ -108,6 +122,8 @@ Event = (
     | KernelConfirmed
     | EligibilityChanged
     | FenceChanged
+    | Remembered
+    | ConfigReloaded
     | Paused
     | MoveRequested
     | DrainRequested

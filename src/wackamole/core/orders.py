@@ -7,8 +7,8 @@ from typing import assert_never
 
 from . import placement as placing
 from . import settling, views
-from .agreed import heard, renews, representative
-from .effects import Announce, RenewLease
+from .agreed import heard, renew, renews, representative
+from .effects import Announce
 from .events import (
     MessageDelivered,
     MoveRequested,
@@ -51,8 +51,8 @@ def on_message(w: Work, event: MessageDelivered) -> None:
         return  # said in another view: its sender will say it again if it is still true
     w.s = heard(w.s, sender, w.now_ms)
     if isinstance(message, Beat) and sender == w.s.me and renews(w.s, message, w.now_ms):
-        w.s = replace(w.s, renewed_ms=w.now_ms)
-        w.effects.append(RenewLease(message.sent_ms))
+        w.s, effects = renew(w.s, message, w.now_ms)
+        w.effects += effects
     if sender == w.s.me and not isinstance(message, Beat):
         w.s = replace(w.s, said=tuple(x for x in w.s.said if x.message != message))
     if not isinstance(message, Beat):
@@ -250,6 +250,10 @@ def on_evict(w: Work, sender: NodeId, message: Evict) -> None:
         return
     w.record("evict", node=message.node, by=w.name_of(sender), name=w.name_of(message.node))
     settling.evict(w, message.node, message.incarnation)
+    if w.s.phase is Phase.EXCHANGE and report is None:
+        # What it has, those know with whom it was before. If nothing silences it they have to say so (hazard 7).
+        views.open_exchange(w, w.s.exchange_round + 1)
+        return
     views.complete_if_all(w)
     settling.settle(w)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .messages import Message, StateMessage
-from .model import NodeId, NotEligible, Phase, Settings, Table, View, Vip, VipKey
+from .model import Electorate, NodeId, NotEligible, Phase, Settings, Table, View, Vip, VipKey
 
 NOBODY = NodeId(0)
 """No engine gives out 0."""
@@ -65,6 +65,8 @@ class State:
     renewed_ms: int | None = None  # when the last good own beat came back; None: not since I joined
     mature: bool = False
     draining: bool = False
+    electorates: tuple[Electorate, ...] = ()  # on my disk
+    remembering: tuple[Electorate, ...] = ()  # of the last Remember
     leaving_since_ms: int | None = None
     started_ms: int | None = None
     beat_number: int = 0
@@ -77,6 +79,6 @@ class State:
     divergences: int = 0  # forced exchanges in a row
 
 
-def initial(settings: Settings) -> State:
-    """A member that has not met its group yet."""
-    return State(settings=settings)
+def initial(settings: Settings, electorates: tuple[Electorate, ...] = ()) -> State:
+    """A member that has not met its group yet. `electorates`: what its disk remembers (the last Remembered)."""
+    return State(settings=settings, electorates=electorates, remembering=electorates)

@@ -17,7 +17,10 @@ def main() -> None:
     enter_network(namespace)
     own_mounts({"/run": run})
     os.environ["STATE_DIRECTORY"] = "/run/state"
-    os.execvp(command[0], command)  # noqa: S606
+    try:
+        os.execvp(command[0], command)  # noqa: S606
+    except OSError as wrong:
+        sys.exit(f"{command[0]}: {wrong.strerror}")
 
 
 if __name__ == "__main__":

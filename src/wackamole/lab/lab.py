@@ -37,6 +37,7 @@ LABS = Path("/run/wackamole-lab")
 CLIENT, OBSERVER, SWITCH = "client", "observer", "switch"
 PREFIX = "wl-"
 RINGS_MAX = 2
+FROZEN = ("all", "daemon", "corosync")
 ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
 SETTLED_SECONDS_MAX = 60.0
 
@@ -287,6 +288,7 @@ class Lab:
         if command[0] == "--":
             command = command[1:]
         env = {**self.environment(), "WACKAMOLE_SOCKET": "/run/wackamole/control.sock"}
+        env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', os.defpath)}"
         try:
             return subprocess.run(self._command(host, *command), env=env, check=False).returncode
         except KeyboardInterrupt:
@@ -405,22 +407,33 @@ class Lab:
         os.kill(pid, signal.SIGTERM)
         return when
 
-    def freeze(self, node: str) -> float:
-        """SIGSTOP for the daemon and its Corosync. Returns when (monotonic)."""
+    def freeze(self, node: str, what: str = "all") -> float:
+        """SIGSTOP for `all` processes of a node, or for its `daemon` or its `corosync` alone. Returns when (monotonic)."""
+        return self._signal(node, what, signal.SIGSTOP)
+
+    def thaw(self, node: str, what: str = "all") -> float:
+        """SIGCONT for them. Returns when (monotonic)."""
+        return self._signal(node, what, signal.SIGCONT)
+
+    def _signal(self, node: str, what: str, number: signal.Signals) -> float:
         self._known(node)
+        if what not in FROZEN:
+            raise LabRefused(f"{what!r} cannot be frozen (there are: {', '.join(FROZEN)})")
+        one = {"daemon": self._daemon, "corosync": self.corosync}
+        pids = processes_in(self.layout.namespace(node)) if what == "all" else [one[what](node)]
+        if not pids or None in pids:
+            raise LabRefused(f"{node} runs no {'process' if what == 'all' else what}")
         when = time.monotonic()
-        for pid in (self.corosync(node), self._daemon(node)):
-            if pid is not None:
-                os.kill(pid, signal.SIGSTOP)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)  # type: ignore[arg-type]
         return when
 
-    def thaw(self, node: str) -> float:
-        """SIGCONT for both. Returns when (monotonic)."""
+    def flush_rules(self, node: str) -> float:
+        """What a firewall's reload does: `nft flush ruleset` on a node. Returns when (monotonic)."""
         self._known(node)
         when = time.monotonic()
-        for pid in (self.corosync(node), self._daemon(node)):
-            if pid is not None:
-                os.kill(pid, signal.SIGCONT)
+        tool("ip", "netns", "exec", self.layout.namespace(node), "nft", "flush", "ruleset")
         return when
 
     def cut(self, node: str) -> float:

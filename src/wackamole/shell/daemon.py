@@ -99,6 +99,7 @@ class Daemon:
             lifetime_s=config.fence.lifetime_s if config.fence.mode == "lifetime" else FOR_EVER,
             link_up_delay_ms=config.fence.link_up_delay_ms,
             calm=lambda: self.state.phase is Phase.SETTLED,
+            peers=[a for n in config.nodes if n != node for a in n.addresses],
         )
         self._ran_ms = now_ms()
         self._pause_ms = self.state.settings.lease_ms or self.state.settings.evict_after_ms
@@ -266,6 +267,8 @@ class Daemon:
                 self.tell(ev.EngineJoined(event.me, event.incarnation))
             case NewView():
                 self.tell(ev.ViewInstalled(event.view))
+                members = set(event.view.members)
+                self.kernel.peers_present(a for n in self.config.nodes if n.id in members for a in n.addresses)
             case Delivered():
                 try:
                     view, message = wire.decode(event.payload)

@@ -12,13 +12,14 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from ...core.model import NotEligible, Vip, VipKey
 from .announce import Announcement, Announcer, Sender
 from .fencing import Fencing, Unfenced
 from .keeper import Job, Keeper, Outcome
+from .peers import TOUCH_SECONDS, Peers, packed_addresses
 from .rtnl import FOR_EVER, RTM_DELADDR, RTM_DELLINK, Link, NetlinkError, Notifications, Placed, Rtnl
 from .surroundings import Surroundings, packed
 
@@ -44,7 +45,8 @@ class Kernel:
     """Addresses, announcements, fence and surroundings of this host; all calls on the loop's thread.
 
     `make_fencing` is given what renews the lifetimes of held addresses. `lifetime_s`: they live so long without. `calm`
-    says whether the group has settled: only then a carrier that came back counts."""
+    says whether the group has settled: only then a carrier that came back counts. `peers`: the other nodes' own
+    addresses."""
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Kernel:
         lifetime_s: int = FOR_EVER,
         link_up_delay_ms: int = 0,
         calm: Callable[[], bool] = lambda: True,
+        peers: Iterable[str] = (),
     ) -> None:
         self._vips = vips
         self._around = Surroundings(interfaces, link_up_delay_ms)
@@ -73,6 +76,9 @@ class Kernel:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: Notifications | None = None
         self._look: Rtnl | None = None
+        self._peers_addresses = packed_addresses(peers)
+        self._peers: Peers | None = None
+        self._touching: asyncio.TimerHandle | None = None
         self._announcer = Announcer(Sender(), self._still)
         self._serial = 0
         self._wanted: tuple[Vip, ...] = ()
@@ -95,6 +101,8 @@ class Kernel:
         self._loop = asyncio.get_running_loop()
         self._watch = Notifications()
         self._look = Rtnl()
+        self._peers = Peers(self._look, self._peers_addresses)
+        self._touch_peers()
         self._around.read(self._look.links(), self._look.addresses())
         await self.fencing.start(self, self._around.guarded(self._vips))
         self._keeper.start(lambda outcome: self._call(self._done, outcome))
@@ -117,6 +125,16 @@ class Kernel:
         held = set(self._held)
         self._announcer.announce(a for v in vips if v.key in held for a in self._announcements(v))
 
+    def peers_present(self, addresses: Iterable[str]) -> None:
+        """The nodes with these addresses are members now."""
+        if self._peers is not None:
+            self._peers.present(packed_addresses(addresses))
+
+    def _touch_peers(self) -> None:
+        assert self._peers is not None
+        self._peers.touch()
+        self._touching = asyncio.get_running_loop().call_later(TOUCH_SECONDS, self._touch_peers)
+
     def held(self) -> tuple[VipKey, ...]:
         """What the kernel had when it was last read back."""
         return self._held
@@ -127,8 +145,9 @@ class Kernel:
         if self._watch is not None and self._loop is not None:
             self._loop.remove_reader(self._watch.fileno())
             self._watch.close()
-        if self._again is not None:
-            self._again.cancel()
+        for timer in (self._again, self._touching):
+            if timer is not None:
+                timer.cancel()
         if self._look is not None:
             self._look.close()
         self._announcer.close()
@@ -230,6 +249,8 @@ class Kernel:
                         self._around.removed(link.index)
                     else:
                         self._around.changed(link)
+                        if not link.carries and self._peers is not None:
+                            self._peers.forgotten(link.index)
                         lost = lost or (link.carries and self._waited_for is not None)
                 case Placed() as placed if not placed.ours:
                     if notice.kind == RTM_DELADDR:

@@ -10,8 +10,9 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 OURS = 0x57
 """IFA_PROTO of our addresses ("W"); Linux ≥ 5.18 keeps it, older kernels ignore it."""
@@ -23,20 +24,26 @@ RECEIVE_BYTES = 1 << 20
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
-NLM_F_CREATE_EXCL, NLM_F_REPLACE = 0x600, 0x100
+NLM_F_CREATE_EXCL, NLM_F_CREATE, NLM_F_REPLACE = 0x600, 0x400, 0x100
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 6, 8, 11
 IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
 IFLA_ADDRESS, IFLA_IFNAME = 1, 3
+NDA_DST, NDA_LLADDR = 1, 2
+NUD_REACHABLE, NUD_STALE, NUD_DELAY, NUD_PROBE = 0x02, 0x04, 0x08, 0x10
 IFF_UP, IFF_RUNNING, IFF_LOWER_UP, IFF_LOOPBACK = 0x1, 0x40, 0x10000, 0x8
 GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 SOL_NETLINK, NETLINK_EXT_ACK = 270, 11
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 
+T = TypeVar("T")
+
 _HEADER = struct.Struct("=IHHII")
 _IFADDR = struct.Struct("=BBBBI")
 _IFINFO = struct.Struct("=BxHiII")
+_NEIGHBOUR = struct.Struct("=BxHiHBB")
 _ATTR = struct.Struct("=HH")
 
 
@@ -64,6 +71,15 @@ class Link:
         """Up, with a carrier, and operational."""
         wanted = IFF_UP | IFF_RUNNING | IFF_LOWER_UP
         return self.flags & wanted == wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A neighbour on an interface; `mac` is b"" while the kernel does not know it, or was told it for ever."""
+
+    index: int
+    ip: bytes
+    mac: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +118,15 @@ def address_message(command: int, sequence: int, address: Placed, flags: int, va
     return _HEADER.pack(_HEADER.size + len(body), command, NLM_F_REQUEST | flags, sequence, 0) + body
 
 
+def neighbour_message(sequence: int, neighbour: Neighbour, flags: int) -> bytes:
+    """RTM_NEWNEIGH: this is its hardware address, and it was heard of just now."""
+    family = socket.AF_INET if len(neighbour.ip) == 4 else socket.AF_INET6
+    body = _NEIGHBOUR.pack(family, 0, neighbour.index, NUD_REACHABLE, 0, 0)
+    body += _attribute(NDA_DST, neighbour.ip) + _attribute(NDA_LLADDR, neighbour.mac)
+    flags |= NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE
+    return _HEADER.pack(_HEADER.size + len(body), RTM_NEWNEIGH, flags, sequence, 0) + body
+
+
 def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Split a datagram into (type, sequence, body); stops at the first message that does not fit."""
     offset = 0
@@ -125,8 +150,8 @@ def _attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def parse(kind: int, body: bytes) -> Placed | Link | None:
-    """The address or link of a notification or dump; None for anything else, also for what is cut short."""
+def parse(kind: int, body: bytes) -> Placed | Link | Neighbour | None:
+    """The address, link or neighbour of a notification or dump; None for anything else, also for what is cut short."""
     if kind in (RTM_NEWADDR, RTM_DELADDR) and len(body) >= _IFADDR.size:
         _, prefix, _, _, index = _IFADDR.unpack_from(body)
         found = _attributes(body[_IFADDR.size :])
@@ -139,6 +164,12 @@ def parse(kind: int, body: bytes) -> Placed | Link | None:
         found = _attributes(body[_IFINFO.size :])
         name = found.get(IFLA_IFNAME, b"").split(b"\0")[0].decode(errors="replace")
         return Link(index, name, flags, found.get(IFLA_ADDRESS, b"")) if name else None
+    if kind == RTM_NEWNEIGH and len(body) >= _NEIGHBOUR.size:
+        _, _, index, state, _, _ = _NEIGHBOUR.unpack_from(body)
+        found = _attributes(body[_NEIGHBOUR.size :])
+        ip = found.get(NDA_DST, b"")
+        known = state & (NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE)
+        return Neighbour(index, ip, found.get(NDA_LLADDR, b"") if known else b"") if len(ip) in (4, 16) else None
     return None
 
 
@@ -169,16 +200,23 @@ class Rtnl:
     def _change(
         self, command: int, addresses: Sequence[Placed], flags: int, valid_s: int = FOR_EVER
     ) -> dict[Placed, int]:
-        refused: dict[Placed, int] = {}
-        for start in range(0, len(addresses), BATCH_MAX):
-            part = addresses[start : start + BATCH_MAX]
+        return self._batches(addresses, lambda n, a, ack: address_message(command, n, a, flags | ack, valid_s))
+
+    def confirm(self, neighbours: Sequence[Neighbour]) -> dict[Neighbour, int]:
+        """Write neighbour entries, as if they had just been heard of; returns the errno of each that was refused."""
+        return self._batches(neighbours, neighbour_message)
+
+    def _batches(self, things: Sequence[T], message: Callable[[int, T, int], bytes]) -> dict[T, int]:
+        """Send a message for each; the last of each batch asks for an acknowledgement, errors come in any case."""
+        refused: dict[T, int] = {}
+        for start in range(0, len(things), BATCH_MAX):
+            part = things[start : start + BATCH_MAX]
             first = self._sequence + 1
             self._sequence += len(part)
-            packed = [
-                address_message(command, first + i, a, flags | (NLM_F_ACK if i + 1 == len(part) else 0), valid_s)
-                for i, a in enumerate(part)
-            ]
-            self._socket.send(b"".join(packed))
+            last = len(part) - 1
+            self._socket.send(
+                b"".join(message(first + i, x, NLM_F_ACK if i == last else 0) for i, x in enumerate(part))
+            )
             for sequence, code in self._acknowledged(self._sequence):
                 if code and first <= sequence < first + len(part):
                     refused[part[sequence - first]] = code
@@ -200,12 +238,16 @@ class Rtnl:
         """Every interface of this network namespace."""
         return [x for x in self._dump(RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0)) if isinstance(x, Link)]
 
-    def _dump(self, command: int, body: bytes) -> list[Placed | Link]:
+    def neighbours(self) -> list[Neighbour]:
+        """Every neighbour entry of this network namespace."""
+        return [x for x in self._dump(RTM_GETNEIGH, _NEIGHBOUR.pack(0, 0, 0, 0, 0, 0)) if isinstance(x, Neighbour)]
+
+    def _dump(self, command: int, body: bytes) -> list[Placed | Link | Neighbour]:
         self._sequence += 1
         wanted = self._sequence
         header = _HEADER.pack(_HEADER.size + len(body), command, NLM_F_REQUEST | NLM_F_DUMP, wanted, 0)
         self._socket.send(header + body)
-        found: list[Placed | Link] = []
+        found: list[Placed | Link | Neighbour] = []
         while True:
             for kind, sequence, content in messages(self._socket.recv(RECEIVE_BYTES)):
                 if sequence != wanted:
@@ -249,7 +291,7 @@ class Notifications:
                 raise
             for kind, _, body in messages(data):
                 what = parse(kind, body)
-                if what is not None:
+                if isinstance(what, Placed | Link):
                     found.append(Notice(kind, what))
         return found
 
