@@ -270,6 +270,29 @@ def leave(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def release(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
+    """Remove what a dead daemon left on this host: its addresses and its fence. Never while one lives."""
+    from .shell.kernel.release import NotReleased
+    from .shell.kernel.release import release as release_all
+
+    try:
+        done = release_all(socket)
+    except NotReleased as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    if as_json:
+        addresses = [{"address": address, "interface": interface} for address, interface in done.addresses]
+        _print_json({"addresses": addresses, "tables": list(done.tables)})
+        return
+    for address, interface in done.addresses:
+        print(f"removed {address} from {interface}")
+    for table in done.tables:
+        print(f"removed the nftables table netdev {table}")
+    if not done.addresses and not done.tables:
+        print("nothing was left")
+
+
+@app.command()
 def keygen(
     file: Annotated[Path, typer.Argument(help="The key file to make (mode 0600); never overwritten.")],
     as_json: JsonOption = False,

@@ -20,12 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .core.model import Address, Partition, Settings, Takeover, Vip
+from .core.model import ADDRESSES_MAX, NODES_MAX, VIPS_MAX, Address, Partition, Settings, Takeover, Vip
 from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
 from .wire import VOTES_MAX, WEIGHT_MAX
 
-NODES_MAX = 64
-VIPS_MAX = 4096
 ADDRESSES_PER_VIP_MAX = 64
 FILE_BYTES_MAX = 4 << 20
 DETECTION_MS_MIN, DETECTION_MS_MAX = 200, 60_000
@@ -583,6 +581,8 @@ class _Reader:
                 self.wrong(f"{where}.prefer", "names a node twice")
             if name and addresses:
                 found.append(VipConfig(Vip(name, addresses), prefer))
+        if len(taken) > ADDRESSES_MAX:
+            self.wrong("vip", f"there are {len(taken)} addresses in all; at most {ADDRESSES_MAX} are supported")
         return tuple(found)
 
     def addresses(self, table: dict[str, Any], where: str) -> tuple[Address, ...]:

@@ -615,7 +615,11 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
         return 2
     journal = Journal(verbose=verbose)
     left = inherited()
-    guard = Guard((left.guard, left.guard_pid) if left is not None else None)
+    try:
+        guard = Guard((left.guard, left.guard_pid) if left is not None else None)
+    except ChildProcessError as wrong:
+        print(f"wackamole: {wrong}; its reason is above", file=sys.stderr)
+        return 1
     kept = Kept(descriptors_close_high_first(), guard, left)
 
     async def main() -> int:
