@@ -85,7 +85,10 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Validate a configuration file: all problems at once, each with its place."""
+    from dataclasses import replace
+
     from .config import ConfigError, load
+    from .core.model import Partition, Takeover
     from .keys import KeyRefused, read
 
     problems: tuple[str, ...] = ()
@@ -95,6 +98,10 @@ def check(
     except ConfigError as wrong:
         problems = wrong.problems
     else:
+        fence = found.fence
+        if found.cluster.partition is Partition.MAJORITY:
+            fence = replace(fence, takeover=Takeover.STRICT)  # always so
+        notes.append(f"fence {fence.mode}: {fence.arithmetic(found.engine.detection_ms, found.engine.evict_after_ms)}")
         if found.cluster.key_file is None:
             notes.append("no key_file: anybody on the ring's network can join it; `wackamole keygen` makes a key")
         else:

@@ -91,6 +91,18 @@ class FenceConfig:
             return self.lifetime_s * 1000 + LIFETIME_LATE_MS + self.beat_age_max_ms + FENCE_SLACK_MS
         return 0
 
+    def arithmetic(self, detection_ms: int, evict_after_ms: int) -> str:
+        """What these times mean, for people (docs/fence.md)."""
+        dark = self.dark_after_ms
+        if not dark:
+            return "no fence: nothing silences a frozen host or daemon, and it is not replaced"
+        lost = detection_ms + (dark + dark // 100 if self.takeover is Takeover.STRICT else 0)
+        double = 0 if self.takeover is Takeover.STRICT else max(0, dark - FENCE_SLACK_MS - detection_ms)
+        return (
+            f"a silent host is dark after {dark}ms and evicted after {evict_after_ms}ms; a lost one is replaced after"
+            f" {lost}ms; if it is only frozen, two may answer for {double}ms"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class BalanceConfig:
