@@ -56,6 +56,8 @@ class World:
     hung: frozenset[NodeId] = frozenset()
     """Members to whom nothing happens: neither deliveries nor time."""
     unfenced: frozenset[NodeId] = frozenset()
+    stuck: frozenset[NodeId] = frozenset()
+    """Hosts whose kernels do nothing of what they are asked."""
     hung_since: dict[NodeId, int] = field(default_factory=dict)
 
     def fork(self) -> World:
@@ -71,6 +73,7 @@ class World:
             self.definitions,
             self.hung,
             self.unfenced,
+            self.stuck,
             dict(self.hung_since),
         )
 
@@ -123,7 +126,7 @@ class World:
         for node in sorted(self.members):
             if node in self.hung:
                 continue
-            if self.members[node].asked is not None:
+            if self.members[node].asked is not None and node not in self.stuck:
                 found.append(("kernel", node))
             if self.network.pending(node):
                 found.append(("deliver", node))
