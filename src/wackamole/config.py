@@ -415,7 +415,9 @@ class _Reader:
         if mode == "off" and found.takeover is Takeover.STRICT:
             self.wrong("fence.takeover", '"strict" waits for a lease to run out, and without a fence there is none')
         if mode == "off" and cluster.partition is Partition.MAJORITY:
-            self.wrong("fence", 'partition = "majority" waits for a lease to run out, and without a fence there is none')
+            self.wrong(
+                "fence", 'partition = "majority" waits for a lease to run out, and without a fence there is none'
+            )
         dark = found.dark_after_ms
         least = max(5 * beat, 2 * detection, dark + -(-dark // 100))
         evict = self.duration(engine, "engine", "evict_after", max(least, 0 if dark else 1500), 100, 600_000)
