@@ -67,9 +67,12 @@ class Story:
                 partition=Partition(options.get("partition", "cover")),
                 mature_ms=int(options.get("mature", "5000")),
                 settle_ms=int(options.get("settle", "10000")),
-                lease_ms=int(options.get("lease", "1100")),
+                lease_ms=int(options.get("lease", "0" if options.get("fence") == "off" else "1100")),
                 takeover=Takeover(options.get("takeover", "fast")),
             )
+
+        if options.get("fence") == "off":
+            self.world.unfenced = frozenset(self.ids.values())
 
     def do_config(self, name: str, *words: str) -> None:
         """Before it starts: it has another config than the others."""
@@ -168,6 +171,14 @@ class Story:
         member.state = replace(state, table=table, recent=((state.applied, digest_of(table)),))
         self.bugs = True
 
+    def do_jump(self, name: str, ms: str) -> None:
+        """A host slept: its daemon sees that it did not run, and nothing came meanwhile."""
+        self.world.tell(self.ids[name], ev.Paused(int(ms)))
+
+    def do_stuck(self, *names: str) -> None:
+        """The kernels of these do nothing of what they are asked; all others do."""
+        self.world.stuck = frozenset(self.ids[n] for n in names)
+
     def do_balance(self, name: str) -> None:
         self.world.tell(self.ids[name], ev.BalanceRequested())
 
@@ -232,7 +243,8 @@ class Story:
         for name, node in self.ids.items():
             if node in self.world.members:
                 held = " ".join(k.split("#")[0] for k in self.world.members[node].kernel) or "nothing"
-                self.world.say(f"{name} has {held}")
+                dark = self.world.members[node].kernel and not self.world.serves(node)
+                self.world.say(f"{name} has {held}{' behind a shut fence' if dark else ''}")
 
 
 def play(text: str) -> str:
