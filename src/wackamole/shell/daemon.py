@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from .. import __version__, keys, wire
-from ..config import Config, ConfigError, NodeConfig, find_self, load, settings_for
+from ..config import FENCE_SLACK_MS, LIFETIME_LATE_MS, Config, ConfigError, NodeConfig, find_self, load, settings_for
 from ..core import effects as do
 from ..core import events as ev
 from ..core.machine import next_deadline_ms, step
@@ -35,6 +35,7 @@ from .control import ControlServer, Refused
 from .journal import Journal
 from .kernel.kernel import Kernel, KernelRefused
 from .notify import Notifier
+from .record import Audit
 from .status import name_of, status_of
 
 COMMAND_SECONDS_MAX = 10.0
@@ -80,6 +81,12 @@ class Daemon:
             on_eligibility=lambda ineligible: self.tell(ev.EligibilityChanged(ineligible)),
             on_record=lambda what, fields: self.journal.record(what, **fields),
         )
+        self.audit = Audit(
+            self.state.settings,
+            cluster=config.cluster.name,
+            slack_ms=FENCE_SLACK_MS + (LIFETIME_LATE_MS if config.fence.mode == "lifetime" else 0),
+            warn=lambda what, fields: self.journal.record(what, **fields),
+        )
         self.engine: GroupEngine = engine_for(config, run_dir, journal)
         self.control = ControlServer(
             Path(config.control.socket), self.handle, read_only_for_others=config.control.read_only_for_others
@@ -96,7 +103,9 @@ class Daemon:
         try:
             while self._queue:
                 before = self.state
-                self.state, effects = step(before, self._queue.popleft(), now_ms())
+                event = self._queue.popleft()
+                self.state, effects = step(before, event, now_ms())
+                self.audit.note(event, effects, self.state)  # before the effects: see Recorder.note
                 for effect in effects:
                     self._perform(effect)
                 if self.state.table is not before.table:
@@ -117,6 +126,8 @@ class Daemon:
                 self._spawn(self._rejoin(effect.reason) if effect.come_back else self._finish())
             case do.Record():
                 self._record(effect)
+            case do.RenewLease() | do.ShutFence():
+                pass
             case _:
                 assert_never(effect)
 
@@ -257,6 +268,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_leave)
         self._pet_watchdog()
+        self.audit.start()
         await self.control.start()
         await self.kernel.start()
         await self.engine.start(self.on_engine)
@@ -270,6 +282,7 @@ class Daemon:
         if self._timer is not None:
             self._timer.cancel()
         await self.kernel.close()
+        self.audit.close(self.failure or "left")
         await self.control.close()
         self.journal.record("stopped", reason=self.failure or "left")
         if self.failure is not None:

@@ -243,7 +243,7 @@ class Kernel:
     ) -> None:
         self._vips = vips
         self._around = Surroundings(interfaces)
-        self._keeper = Keeper()
+        self._keeper = Keeper(0xFFFFFFFF)
         self._on_confirmed = on_confirmed
         self._on_eligibility = on_eligibility
         self._on_record = on_record
