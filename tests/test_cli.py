@@ -35,12 +35,12 @@ def test_version_and_help() -> None:
     assert wackamole("--version").stdout == f"wackamole {__version__}\n"
     done = wackamole("--help")
     assert done.returncode == 0
-    for verb in ("run", "check", "status", "events", "move", "drain", "resume", "balance", "leave", "keygen", "lab"):
+    for verb in ("run", "check", "status", "events", "move", "drain", "resume", "balance", "leave", "keygen", "audit", "lab"):
         assert f" {verb} " in done.stdout
 
 
 @pytest.mark.parametrize(
-    "arguments", [["dance"], ["status", "--jason"], ["move", "v1"], ["keygen"], ["run", "--config"], ["lab", "crash"]]
+    "arguments", [["dance"], ["status", "--jason"], ["move", "v1"], ["keygen"], ["audit"], ["run", "--config"], ["lab", "crash"]]
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     done = wackamole(*arguments)
