@@ -15,14 +15,14 @@ from wackamole.core.model import NodeId
 from wackamole.core.state import NOBODY, State
 from wackamole.engine.memory import Network
 from wackamole.records import AnyRecord, Heard, Reading, Recorder, line
-from wackamole.sim.world import World
+from wackamole.sim.story import LawfulWorld
 
 EPOCH_US = 1_700_000_000_000_000
 BOOT_US = 1_000_000_000
 
 
 @dataclass(slots=True)
-class RecordedWorld(World):
+class RecordedWorld(LawfulWorld):
     """Every step of every member is recorded. Steps at the same time are a microsecond apart, in the order of the model."""
 
     network: Network = field(default_factory=Network)  # ids of views are never used again
@@ -48,15 +48,15 @@ class RecordedWorld(World):
             clocks=self.reading,
         )
         self.kept.setdefault(node, []).extend(self.recorders[node].begin())
-        World.power_on(self, node)
+        LawfulWorld.power_on(self, node)
 
     def tell(self, node: NodeId, event: Event) -> None:
         self.stepping = node
-        World.tell(self, node, event)
+        LawfulWorld.tell(self, node, event)
 
     def step(self, state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
         node = self.stepping
-        after, effects = World.step(self, state, event)
+        after, effects = LawfulWorld.step(self, state, event)
         self.kept[node] += self.recorders[node].note(event, effects, after)
         if any(isinstance(e, do.LeaveGroup) and not e.come_back for e in effects):
             self.kept[node].append(self.recorders[node].stop("left"))

@@ -175,6 +175,11 @@ class Network:
             if other.tip is not None and other.tip.id == port.tip.id:
                 self._ports[member] = other.with_event(sent)
 
+    def lose(self) -> None:
+        """Messages under way that nobody of a component has delivered are lost, without a change of the ring."""
+        for members in {self._component(node) for node in self._ports}:
+            self._lose(members)
+
     # -- what the caller lets happen --------------------------------------------------------------------------------------
 
     def pending(self, node: NodeId) -> bool:
