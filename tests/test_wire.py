@@ -57,6 +57,7 @@ strategies: dict[Any, Any] = {
         electorates=st.lists(electorates, max_size=2).map(tuple),
         weight=st.integers(0, wire.WEIGHT_MAX),
     ),
+    say.Restart: st.builds(say.Restart, bound_ms=st.integers(0, wire.RESTART_MS_MAX), sent_ms=st.integers(0, 2**50)),
     say.StateMessage: st.builds(say.StateMessage, round=st.integers(1, 2**31)),
 }
 for kind, strategy in strategies.items():

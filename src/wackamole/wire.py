@@ -39,6 +39,7 @@ BODY_BYTES_MAX = 16 << 20
 TEXT_MAX = 512
 WEIGHT_MAX = 1000
 VOTES_MAX = 1000
+RESTART_MS_MAX = 60_000
 LEASE_MS_MAX = 3_600_000
 ROUNDS_MAX = 2**31
 COUNT_MAX = 2**53
@@ -151,6 +152,9 @@ def _check(message: say.Message) -> None:
             for key, generation in message.released:
                 _check_keys(key)
                 _check_count("generation", generation)
+        case say.Restart():
+            _check_number("restart", message.bound_ms, 0, RESTART_MS_MAX)
+            _check_count("time", message.sent_ms)
         case say.Failed():
             _check_keys(message.key)
             _check_count("generation", message.generation)
@@ -197,6 +201,7 @@ def _check_report(report: Report) -> None:
     _check_keys(*report.known, *(key for key, _ in report.ineligible))
     _check_number("weight", report.weight, 0, WEIGHT_MAX)
     _check_number("lease", report.lease_ms, 0, LEASE_MS_MAX)
+    _check_number("restart", report.restart_ms, 0, RESTART_MS_MAX)
     _check_number("component", report.component, 0, MEMBERS_MAX)
     _check_count("version of placement", report.placement_version)
     _check_length("electorates", report.electorates, ELECTORATES_MAX)

@@ -210,6 +210,12 @@ class Story:
     def do_resume(self, name: str) -> None:
         self.world.tell(self.ids[name], ev.DrainRequested(self.ids[name], False))
 
+    def do_restart(self, name: str, bound_ms: str) -> None:
+        self.world.tell(self.ids[name], ev.RestartRequested(int(bound_ms)))
+
+    def do_successor(self, name: str) -> None:
+        self.world.succeed(self.ids[name])
+
     def do_leave(self, name: str) -> None:
         self.world.tell(self.ids[name], ev.LeaveRequested())
 

@@ -609,7 +609,7 @@ def test_a_guard_that_is_not_armed_removes_nothing(host: Inside) -> None:
     rtnl = host(Rtnl)
     assert rtnl.add([Placed(packed("10.9.1.5"), 32, host.index("eth0"))]) == {}
     guard = host(Guard)
-    os.close(guard._write_end)
+    os.close(guard.descriptor)
     os.waitpid(guard.pid, 0)
     assert host.tagged() == 1
     rtnl.close()

@@ -32,7 +32,9 @@ def digest_of(table: Table) -> str:
     for row in table.rows:
         h.update(f"{row.key}|{row.holder}|{row.target}|{row.generation}|{row.releasing}|{row.sticky}\n".encode())
     for r in table.reports:
-        h.update(f"{r.node}|{r.incarnation}|{r.name}|{r.mature}|{r.draining}|{r.leaving}|{r.weight}|".encode())
+        h.update(
+            f"{r.node}|{r.incarnation}|{r.name}|{r.mature}|{r.draining}|{r.leaving}|{r.restart_ms}|{r.weight}|".encode()
+        )
         h.update(f"{r.config_digest}|{[(k, why.name) for k, why in r.ineligible]}|{r.electorates}\n".encode())
     h.update(repr((table.evicted, table.lapsing)).encode())
     return h.hexdigest()

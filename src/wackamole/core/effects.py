@@ -61,6 +61,14 @@ class LeaveGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Hand:
+    """The group keeps my VIPs for me: let the kernel serve them until `until_ms` (CLOCK_BOOTTIME), and hand this process
+    over to its successor."""
+
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Something to tell people: one log line, one entry of the history."""
 
@@ -70,4 +78,4 @@ class Record:
     node: NodeId | None = None
 
 
-Effect = Multicast | RenewLease | ShutFence | HoldExactly | Remember | Announce | LeaveGroup | Record
+Effect = Multicast | RenewLease | ShutFence | HoldExactly | Remember | Announce | LeaveGroup | Hand | Record

@@ -105,6 +105,13 @@ class LeaveRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartRequested:
+    """This process is to be replaced by another that goes on with its VIPs, within `bound_ms`; 0: not after all."""
+
+    bound_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class BalanceRequested:
     """An operator asks for a round of balancing now; operator moves lose their stickiness."""
 
@@ -128,6 +135,7 @@ Event = (
     | MoveRequested
     | DrainRequested
     | LeaveRequested
+    | RestartRequested
     | BalanceRequested
     | TimePassed
 )

@@ -47,12 +47,14 @@ from .events import (
     MoveRequested,
     Paused,
     Remembered,
+    RestartRequested,
     TimePassed,
     ViewInstalled,
 )
 from .messages import (
     Beat,
     Drain,
+    Restart,
     Unstick,
 )
 from .model import Partition, Phase
@@ -76,9 +78,9 @@ def step(state: State, event: Event, now_ms: int) -> tuple[State, tuple[Effect, 
 
 
 def next_deadline_ms(state: State) -> int | None:
-    """When `TimePassed` is due next; None while there is no group."""
+    """When `TimePassed` is due next; None while there is no group and nothing inherited."""
     if state.view is None or state.phase in (Phase.OFFLINE, Phase.GONE):
-        return None
+        return state.inherited_until_ms if state.inherited else None
     waits = [state.next_beat_ms]
     if state.phase is Phase.SETTLED and representative(state) == state.me:
         waits.append(state.next_balance_ms)
@@ -125,6 +127,8 @@ def handle(w: Work, event: Event) -> None:
         case LeaveRequested():
             if w.s.leaving_since_ms is None:
                 w.s = replace(w.s, leaving_since_ms=w.now_ms)
+        case RestartRequested():
+            w.say(Restart(event.bound_ms, w.now_ms))
         case BalanceRequested():
             w.say(Unstick())
         case TimePassed():

@@ -197,6 +197,7 @@ class Report:
         False  # proven: its kernel silences its VIPs before anybody can hear that its daemon died (hazards 5, 7)
     )
     lease_ms: int = 0  # its kernel silences it at most this long after it sent its last good beat; 0: nothing does
+    restart_ms: int = 0  # it announced that it would be away for so long, serving on; 0: it did not
     component: int = 1  # members in its last settled view: the larger component wins a conflict
     partition: Partition = Partition.COVER  # the policy of its config
     takeover: Takeover = Takeover.FAST

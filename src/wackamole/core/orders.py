@@ -8,7 +8,7 @@ from typing import assert_never
 from . import placement as placing
 from . import settling, views
 from .agreed import heard, renew, renews, representative
-from .effects import Announce
+from .effects import Announce, Hand
 from .events import (
     MessageDelivered,
     MoveRequested,
@@ -25,6 +25,7 @@ from .messages import (
     Move,
     Moves,
     Released,
+    Restart,
     StateMessage,
     Unstick,
 )
@@ -84,6 +85,8 @@ def on_message(w: Work, event: MessageDelivered) -> None:
                 settling.settle(w)
         case Drain():
             on_drain(w, sender, message)
+        case Restart():
+            on_restart(w, sender, message)
         case Unstick():
             for row in list(w.rows.values()):
                 if row.sticky:
@@ -268,6 +271,19 @@ def on_drain(w: Work, sender: NodeId, message: Drain) -> None:
         w.s = replace(w.s, draining=message.draining)
     w.record("drain" if message.draining else "resume", node=message.node, leaving=leaving)
     settling.settle(w)
+
+
+def on_restart(w: Work, sender: NodeId, message: Restart) -> None:
+    """A member's process is to be replaced: one at a time in the cluster (hazard 20)."""
+    report = w.reports.get(sender)
+    if report is None or report.leaving or w.s.phase is not Phase.SETTLED:
+        return
+    if message.bound_ms and any(r.restart_ms for r in w.reports.values()):
+        return
+    w.put_report(replace(report, restart_ms=message.bound_ms))
+    w.record("restart", node=sender, within_ms=message.bound_ms)
+    if sender == w.s.me and message.bound_ms:
+        w.effects.append(Hand(message.sent_ms + message.bound_ms))
 
 
 def on_adopt(w: Work, sender: NodeId, message: Adopt) -> None:

@@ -145,7 +145,9 @@ def lose(w: Work, had: Table, node: NodeId, why: Left) -> None:
     everybody = (*had.reports, *w.reports.values())
     strict = any(r.takeover is Takeover.STRICT or r.partition is Partition.MAJORITY for r in everybody)
     wait_ms = 0
-    if why is Left.PROCESS_DIED and not report.fenced:
+    if report.restart_ms and (why is not Left.HOST_LOST or strict):
+        wait_ms = report.restart_ms + GUARD_MS  # it said that its kernel would serve on (hazard 20)
+    elif why is Left.PROCESS_DIED and not report.fenced:
         wait_ms = report.lease_ms or GUARD_MS
     elif why is Left.HOST_LOST and strict:
         wait_ms = report.lease_ms
@@ -203,6 +205,10 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
     else:
         held = [r.key for r in w.rows.values() if r.holder == me and r.key in may]  # what the kernel has, not the table
         blocked_before = ()
+    if w.s.inherited:
+        # Handed over by my predecessor, and reserved for me, if it is not too late.
+        held += [v.key for v in w.s.inherited if w.now_ms < w.s.inherited_until_ms]
+        w.s = replace(w.s, inherited=())
     here = frozenset(view.members) if stay is None else stay
     blocked = {(r.key, n) for r in w.rows.values() for n, _ in r.releasing if n in w.evicted and n in here}
     blocked |= {(k, n) for k, n in blocked_before if n in w.evicted and n in here}

@@ -59,6 +59,8 @@ class World:
     """Members to whom nothing happens: neither deliveries nor time."""
     unfenced: frozenset[NodeId] = frozenset()
     hung_since: dict[NodeId, int] = field(default_factory=dict)
+    handed: dict[NodeId, tuple[tuple[Vip, ...], int]] = field(default_factory=dict)
+    """What a process that is being replaced has left on the interfaces for its successor, and until when."""
     disks: dict[NodeId, tuple[Electorate, ...]] = field(default_factory=dict)
     """What members remember over a restart."""
 
@@ -76,6 +78,7 @@ class World:
             self.hung,
             self.unfenced,
             dict(self.hung_since),
+            dict(self.handed),
             dict(self.disks),
         )
 
@@ -101,6 +104,15 @@ class World:
             self.tell(node, ev.FenceChanged(True))
         self.network.power_on(node)
         self.say(f"{self.name(node)} starts")
+
+    def succeed(self, node: NodeId) -> None:
+        """The successor of a process that was replaced starts."""
+        kept, until_ms = self.handed.pop(node)
+        state = initial(self.settings[node], self.disks.get(node, ()), kept, until_ms)
+        self.members[node] = Member(state, kernel=tuple(v.key for v in kept), open_until_ms=until_ms)
+        self.tell(node, ev.FenceChanged(True))
+        self.network.power_on(node)
+        self.say(f"the successor of {self.name(node)} starts")
 
     def crash(self, node: NodeId) -> None:
         """The host is gone, with its addresses."""
@@ -225,6 +237,13 @@ class World:
                 case do.HoldExactly():
                     member.asked = effect
                     self.say(f"{self.name(node)} wants {' '.join(v.name for v in effect.vips) or 'nothing'}")
+                case do.Hand(until_ms):
+                    kept = tuple(v for v in member.state.wanted if v.key in member.kernel)
+                    self.handed[node] = (kept, until_ms)
+                    self.network.kill(node)
+                    self._remove(node)
+                    self.say(f"{self.name(node)} is replaced")
+                    return
                 case do.Remember(electorates):
                     member.writing = electorates
                 case do.Announce(vips):

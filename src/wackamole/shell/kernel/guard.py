@@ -31,8 +31,13 @@ class Guard:
     """The daemon's side: holds the pipe open. It is made when the guard watches, and holds nothing that it was forked with:
     what it held would close with it, and not when the daemon dies. Raises ChildProcessError if it does not get so far."""
 
-    def __init__(self) -> None:
-        read_end, self._write_end = os.pipe2(os.O_CLOEXEC)
+    def __init__(self, inherited: tuple[int, int] | None = None) -> None:
+        """`inherited`: pipe and process of a guard that a former process of this pid has started."""
+        if inherited is not None:
+            self.descriptor, self.pid = inherited
+            os.set_inheritable(self.descriptor, False)
+            return
+        read_end, self.descriptor = os.pipe2(os.O_CLOEXEC)
         ready, tell = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
         if self.pid == 0:
@@ -48,7 +53,7 @@ class Guard:
         os.close(tell)
         with os.fdopen(ready, "rb") as watches:
             if not watches.read(1):
-                os.close(self._write_end)
+                os.close(self.descriptor)
                 os.waitpid(self.pid, 0)
                 raise ChildProcessError("the guard process does not start")
 
@@ -65,14 +70,14 @@ class Guard:
         """From now on what is on the interfaces is ours: a daemon that is refused because another runs here has nothing
         to clean up."""
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._write_end, ARMED)
+            os.write(self.descriptor, ARMED)
 
     def dismiss(self) -> None:
         """There is nothing left to remove: let it end."""
         if self.pid:
             with contextlib.suppress(BrokenPipeError):
-                os.write(self._write_end, DONE)
-        os.close(self._write_end)
+                os.write(self.descriptor, DONE)
+        os.close(self.descriptor)
         if self.pid:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)
