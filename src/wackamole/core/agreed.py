@@ -9,7 +9,7 @@ from dataclasses import replace
 from .effects import Announce, Effect, RenewLease
 from .electorate import quorate
 from .messages import Beat
-from .model import NodeId, Phase, Report, Table, Vip
+from .model import NodeId, Phase, Report, Table
 from .state import State
 
 
@@ -75,8 +75,3 @@ def lapsed(state: State, now_ms: int) -> bool:
     """Whether my lease has run out since the last good beat came back."""
     bound_ms = state.settings.lease_ms or state.settings.evict_after_ms
     return state.renewed_ms is not None and now_ms - state.renewed_ms > bound_ms
-
-
-def overlap(one: Vip, other: Vip) -> bool:
-    """Whether two VIPs share an address."""
-    return bool({a.ip for a in one.addresses} & {a.ip for a in other.addresses})

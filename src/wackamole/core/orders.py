@@ -30,6 +30,7 @@ from .messages import (
     Unstick,
 )
 from .model import (
+    GENERATION_TAKEN_MAX,
     Cause,
     NodeId,
     NotEligible,
@@ -288,7 +289,7 @@ def on_adopt(w: Work, sender: NodeId, message: Adopt) -> None:
     if w.s.phase is not Phase.SETTLED or sender != w.first():
         return
     w.record("adopted", node=sender, rows=len(message.rows))
-    w.rows = {row.key: row for row in message.rows}
+    w.rows = {row.key: replace(row, generation=min(row.generation, GENERATION_TAKEN_MAX)) for row in message.rows}
     w.table_changed = True
 
 

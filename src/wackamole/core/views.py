@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from . import electorate, settling
-from .agreed import lapsed, overlap
+from . import placement as placing
+from .agreed import lapsed
 from .events import (
     EngineJoined,
     EngineLost,
@@ -18,7 +19,9 @@ from .messages import (
 from .model import (
     ADDRESSES_MAX,
     BLOCKED_MAX,
+    GENERATION_TAKEN_MAX,
     PLACEMENT_VERSION,
+    ROUNDS_AHEAD_MAX,
     VIPS_MAX,
     Cause,
     Left,
@@ -286,7 +289,7 @@ def is_mature(w: Work) -> bool:
 
 def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     """A member's word in an exchange; one of a new round opens it for everybody."""
-    if message.round < w.s.exchange_round:
+    if not w.s.exchange_round <= message.round <= w.s.exchange_round + ROUNDS_AHEAD_MAX:
         return
     if message.round == w.s.exchange_round and w.s.phase is Phase.SETTLED:
         return
@@ -305,10 +308,12 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
         row = w.rows.get(known.vip.key)
         if row is None:
             continue
-        w.put(replace(row, generation=max(row.generation, known.generation), sticky=row.sticky or known.sticky))
+        generation = max(row.generation, min(known.generation, GENERATION_TAKEN_MAX))
+        w.put(replace(row, generation=generation, sticky=row.sticky or known.sticky))
+    index = placing.by_ip(w.rows.values())
     for key in message.held:
         if key in w.rows:
-            claim(w, w.rows[key], sender)
+            claim(w, w.rows[key], sender, index)
     for key in message.releasing:
         if key in w.rows:
             settling.must_release(w, w.rows[key], sender)
@@ -330,15 +335,11 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     complete_if_all(w)
 
 
-def claim(w: Work, row: Row, claimant: NodeId) -> None:
-    """A member says that it holds this. If another does, one of them loses at once (hazard 23)."""
-    rivals = [
-        other
-        for other in w.rows.values()
-        if other.holder is not None
-        and other.holder != claimant
-        and (other.key == row.key or overlap(other.vip, row.vip))
-    ]
+def claim(w: Work, row: Row, claimant: NodeId, index: Mapping[str, Sequence[Row]]) -> None:
+    """A member says that it holds this. If another does, one of them loses at once (hazard 23). `index`: rows by address;
+    only their keys are read, as they may have changed since."""
+    sharing = sorted({other.key for address in row.vip.addresses for other in index[address.ip]})
+    rivals = [other for key in sharing if (other := w.rows[key]).holder not in (None, claimant)]
     for rival in rivals:
         assert rival.holder is not None
         if standing(w, claimant, row.key) < standing(w, rival.holder, rival.key):

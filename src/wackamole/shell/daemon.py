@@ -480,7 +480,9 @@ class Daemon:
             raise Refused(f"this node cannot do that now: it is {self.state.phase.value}; ask again in a moment")
 
     def _node_called(self, name: object) -> NodeId:
-        wanted = name if isinstance(name, str) and name else self.state.settings.node
+        if name is not None and not isinstance(name, str):
+            raise Refused(f"a node is named by a text, not {name!r}")
+        wanted = name or self.state.settings.node
         for report in self.state.table.reports:
             if report.name == wanted:
                 return report.node
@@ -508,22 +510,24 @@ class Daemon:
 
     async def _move(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         self._need_group()
-        to = self._node_called(request.get("node"))
+        target = request.get("node")
+        if not isinstance(target, str) or not target:
+            raise Refused("name the node to move to")
+        to = self._node_called(target)
         wanted = request.get("vips")
-        if not isinstance(wanted, list) or not wanted:
+        if not isinstance(wanted, list) or not wanted or not all(isinstance(name, str) for name in wanted):
             raise Refused("name at least one VIP to move")
-        keys: list[VipKey] = []
+        called: dict[str, list[Row]] = {}
+        for row in self.state.table.rows:
+            for name in {row.vip.name, row.key, *(t for a in row.vip.addresses for t in (a.ip, str(a)))}:
+                called.setdefault(name, []).append(row)
+        keys: dict[VipKey, None] = {}
         for name in wanted:
-            found = [
-                row
-                for row in self.state.table.rows
-                if name in (row.vip.name, row.key) or any(name in (a.ip, str(a)) for a in row.vip.addresses)
-            ]
+            found = called.get(name)
             if not found:
                 raise Refused(f"there is no VIP {name!r}")
-            keys += [row.key for row in found if row.holder is not None] or [found[0].key]
+            keys |= dict.fromkeys([row.key for row in found if row.holder is not None] or [found[0].key])
         facts = self._facts()
-        target = str(request.get("node"))
         rows = {row.key: row for row in self.state.table.rows}
         for key in keys:
             why = facts.why_not(to, key)
