@@ -139,6 +139,8 @@ def on_moves(w: Work, message: Moves) -> None:
         row = w.rows.get(m.key)
         if row is None or row.holder != m.holder or row.generation != m.generation or row.target != row.holder:
             continue
+        if row.releasing:
+            continue  # a conflict's loser may still serve it: one who acquires it now would be a second one
         if m.to not in w.reports or w.reports[m.to].leaving or facts.forbidden(m.to, m.key):
             continue
         if m.to == row.holder:
