@@ -94,6 +94,11 @@ class Network:
         """Who is a member somewhere."""
         return tuple(sorted(self._ports))
 
+    def together(self, one: NodeId, other: NodeId, view: ViewId) -> bool:
+        """Whether both are in this view by their engines, and nothing later is queued for either."""
+        tips = [self._ports[n].tip for n in (one, other) if n in self._ports]
+        return len(tips) == 2 and all(tip is not None and tip.id == view for tip in tips)
+
     def calm(self) -> dict[NodeId, View]:
         """Where nothing is under way: number the views anew and forget how they came about. Returns each node's view."""
         numbers: dict[ViewId, int] = {}

@@ -180,6 +180,7 @@ MUTANTS = (
     Mutant("a drain forbids", of_property(NotEligible, "forbids"), "self is not NotEligible.DRAINING", "True"),
     Mutant("a drain is nothing", placement.Placement.why_not, "report.draining or report.leaving", "report.leaving"),
     Mutant("who is leaving is a target", placement.Placement.candidates, "not r.leaving and ", ""),
+    Mutant("a move in the middle of a conflict counts", orders.on_moves, "if row.releasing:", "if False:"),
     Mutant("one name twice is two members", placement.Placement.why_not, "if node in self._second:", "if False:"),
     Mutant("a witness is given VIPs", placement.Placement.candidates, "r.weight > 0 and ", ""),
     Mutant("digests are not compared", orders.on_beat, "mine is None or mine == beat.digest", "True"),
