@@ -7,6 +7,7 @@ docs/operations.md allows for its kind.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -583,6 +584,8 @@ def _keep(folder: Path, lab: Lab, report: dict[str, Any], history: History) -> N
     (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     for node in lab.layout.nodes:
         shutil.copyfile(lab.home / node / "daemon.log", folder / f"{node}.log")
+        with contextlib.suppress(FileNotFoundError):  # a crashed host's is gone with it
+            shutil.copyfile(lab.home / node / "run/wackamole/corosync/corosync.log", folder / f"{node}.corosync.log")
         lines = [json.dumps(e, ensure_ascii=False) + "\n" for e in list(history.events[node])]
         (folder / f"{node}.events.jsonl").write_text("".join(lines))
 
