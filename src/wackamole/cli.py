@@ -218,6 +218,45 @@ def balance(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def restart(
+    within: Annotated[str, typer.Option(help="How long the others keep this node's VIPs for it (1s to 60s).")] = "5s",
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Replace the daemon's process, after an upgrade, while its VIPs are served on. One node at a time."""
+    import time
+
+    from .client import NotReachable, ask
+    from .config import duration_ms
+
+    try:
+        within_ms = duration_ms(within)
+    except ValueError as wrong:
+        raise typer.BadParameter(str(wrong)) from None
+    with _answered():
+        before = ask(socket, "status")["process"]
+        done = ask(socket, "restart", {"within_ms": within_ms})
+        began = time.monotonic()
+        while True:
+            try:
+                found = ask(socket, "status")
+            except NotReachable:
+                found = None
+            if found is not None and found["process"] != before and found["phase"] == "settled":
+                break
+            if time.monotonic() - began > within_ms / 1000 + 5:
+                raise NotReachable(
+                    f"the new process is not a member after {time.monotonic() - began:.0f} s; see its log"
+                )
+            time.sleep(0.02)
+    done = {**done, "took_s": round(time.monotonic() - began, 2), "version": found["version"]}
+    if as_json:
+        _print_json(done)
+    else:
+        print(f"{done['node']} runs version {done['version']}; {done['held']} VIPs served on, {done['took_s']} s")
+
+
+@app.command()
 def leave(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
     """Hand every VIP over and stop the daemon, as SIGTERM does."""
     from .client import ask

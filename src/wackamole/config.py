@@ -22,7 +22,7 @@ from typing import Any
 from . import __version__
 from .core.model import Address, Partition, Settings, Takeover, Vip
 from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
-from .wire import WEIGHT_MAX
+from .wire import VOTES_MAX, WEIGHT_MAX
 
 NODES_MAX = 64
 VIPS_MAX = 4096
@@ -119,6 +119,7 @@ class NodeConfig:
     id: int
     addresses: tuple[str, ...]
     weight: int
+    votes: int
     interfaces: tuple[tuple[str, str], ...]
 
 
@@ -336,11 +337,11 @@ class _Reader:
         if key not in table:
             return default
         found = table[key]
-        match = _DURATION.match(found) if isinstance(found, str) else None
-        if match is None:
-            self.wrong(f"{where}.{key}", f'must be a duration such as "250ms" or "4s", not {_shown(found)}')
+        try:
+            ms = duration_ms(found)
+        except ValueError as wrong:
+            self.wrong(f"{where}.{key}", str(wrong))
             return default
-        ms = round(float(match[1]) * _UNIT_MS[match[2]])
         if not least <= ms <= most:
             self.wrong(f"{where}.{key}", f"must be from {_spoken(least)} to {_spoken(most)}, not {found}")
             return default
@@ -469,7 +470,7 @@ class _Reader:
         numbers: dict[int, str] = {}
         for index, table in enumerate(entries, 1):
             where = f"node[{index}]"
-            self.keys(table, where, ("name", "id", "address", "addresses", "weight", "interfaces"))
+            self.keys(table, where, ("name", "id", "address", "addresses", "weight", "votes", "interfaces"))
             name = self.name(table, where)
             self.unique(names, name, f"{where}.name", "node")
             addresses = self.links(table, where)
@@ -485,8 +486,11 @@ class _Reader:
                     + ("" if "id" in table else " (the last 16 bits of its address); set `id`"),
                 )
             weight = self.number(table, where, "weight", 1, 0, WEIGHT_MAX)
+            votes = self.number(table, where, "votes", 1, 0, VOTES_MAX)
             interfaces = self.interfaces(table, where)
-            found.append(NodeConfig(name, number, addresses, weight, interfaces))
+            found.append(NodeConfig(name, number, addresses, weight, votes, interfaces))
+        if found and not any(n.votes for n in found):
+            self.wrong("node", "no node has a vote")
         self.same_links(found)
         return tuple(found)
 
@@ -635,6 +639,14 @@ class _Reader:
         return None
 
 
+def duration_ms(text: object) -> int:
+    """Milliseconds, from "250ms", "4s", "1.5s", "2m". Raises ValueError with a sentence."""
+    match = _DURATION.match(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f'must be a duration such as "250ms" or "4s", not {_shown(text)}')
+    return round(float(match[1]) * _UNIT_MS[match[2]])
+
+
 def _shown(value: object) -> str:
     """A value of the file as people wrote it, cut to a readable length."""
     text = json.dumps(value, default=str, ensure_ascii=False)
@@ -662,7 +674,7 @@ def _digest(
         [engine.type, engine.detection_ms, engine.evict_after_ms, engine.beat_ms],
         [balance.interval_ms, balance.moves_per_round, balance.settle_ms],
         [fence.takeover.value],
-        sorted([n.name, n.id, list(n.addresses), n.weight] for n in nodes),
+        sorted([n.name, n.id, list(n.addresses), n.weight, n.votes] for n in nodes),
         sorted([str(v.vip.key), list(v.prefer)] for v in vips),
     ]
     return hashlib.blake2b(json.dumps(meaning).encode(), digest_size=8).hexdigest()
@@ -722,6 +734,7 @@ def settings_for(config: Config, node: NodeConfig) -> Settings:
         config_digest=config.digest,
         prefer=tuple(sorted((v.vip.key, v.prefer) for v in config.vips if v.prefer)),
         weight=node.weight,
+        votes=tuple(sorted((n.name, n.votes) for n in config.nodes if n.votes != 1)),
         partition=config.cluster.partition,
         mature_ms=config.cluster.mature_ms,
         beat_ms=config.engine.beat_ms,

@@ -25,6 +25,9 @@ COMPRESS_FROM = 8192
 BODY_BYTES_MAX = 16 << 20
 TEXT_MAX = 512
 WEIGHT_MAX = 1000
+VOTES_MAX = 1000
+RESTART_MS_MAX = 60_000
+ELECTORATES_MAX = 64
 
 _BY_NAME: dict[str, type] = {kind.__name__: kind for kind in get_args(say.Message)}
 _NAMES: dict[type, str] = {kind: name for name, kind in _BY_NAME.items()}
@@ -101,6 +104,8 @@ def _check(message: say.Message) -> None:
                 _check_vip(row.vip)
                 if row.key != row.vip.key:
                     raise WireError(f"row {row.key[:80]!r} has another VIP's key")
+        case say.Restart():
+            _check_restart(message.bound_ms)
         case say.Failed():
             _check_text(message.reason)
         case _:
@@ -109,8 +114,23 @@ def _check(message: say.Message) -> None:
 
 def _check_report(report: Report) -> None:
     _check_text(report.name, *report.nodes, report.version)
+    for electorate in report.electorates:
+        if electorate.epoch < 0:
+            raise WireError(f"epoch {electorate.epoch} of an electorate is below 0")
+    if len(report.electorates) > ELECTORATES_MAX:
+        raise WireError(f"{len(report.electorates)} electorates are more than {ELECTORATES_MAX}")
+    for name, votes in (*report.votes, *(pair for e in report.electorates for pair in e.votes)):
+        _check_text(name)
+        if not 0 <= votes <= VOTES_MAX:
+            raise WireError(f"{votes} votes are not from 0 to {VOTES_MAX}")
+    _check_restart(report.restart_ms)
     if not 0 <= report.weight <= WEIGHT_MAX:
         raise WireError(f"a weight of {report.weight} is not from 0 to {WEIGHT_MAX}")
+
+
+def _check_restart(bound_ms: int) -> None:
+    if not 0 <= bound_ms <= RESTART_MS_MAX:
+        raise WireError(f"a restart within {bound_ms} ms is not from 0 to {RESTART_MS_MAX} ms")
 
 
 def _check_vip(vip: Vip) -> None:

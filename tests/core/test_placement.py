@@ -7,8 +7,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wackamole.core.electorate import quorate
 from wackamole.core.model import Address, NodeId, NotEligible, Partition, Report, Row, Vip, VipKey
-from wackamole.core.placement import Placement, balance, fill, quorate
+from wackamole.core.placement import Placement, balance, fill
 
 HARD = [why for why in NotEligible if why.forbids]
 

@@ -8,12 +8,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from wackamole.core import events as ev
-from wackamole.core.invariants import every_address_is_held_once, no_address_is_held_twice, settled_members_agree
+from wackamole.core.agreed import digest_of
+from wackamole.core.invariants import (
+    every_address_is_held_once,
+    no_address_is_held_twice,
+    no_address_is_served_by_two_majorities,
+    settled_members_agree,
+)
 from wackamole.core.model import Address, NodeId, NotEligible, Partition, Settings, Takeover, Vip, VipKey
 from wackamole.sim.world import World
 
@@ -29,12 +36,15 @@ class Story:
         self.world.log = []
         self.ids: dict[str, NodeId] = {}
         self.vips: dict[str, Vip] = {}
+        self.bugs = False  # put in by the story: tables differ for a while
 
     def do(self, line: str) -> None:
         verb, *words = line.split()
         getattr(self, f"do_{verb.replace('-', '_')}")(*words)
         no_address_is_held_twice(self.world)
-        settled_members_agree(self.world)
+        no_address_is_served_by_two_majorities(self.world)
+        if not self.bugs:
+            settled_members_agree(self.world)
 
     def do_cluster(self, *words: str) -> None:
         options = dict(w.split("=", 1) for w in words)
@@ -62,6 +72,15 @@ class Story:
             )
 
     def do_config(self, name: str, *words: str) -> None:
+        """Before it starts: it has another config than the others."""
+        self.world.with_settings(self.ids[name], **self.changes(words))
+
+    def do_reload(self, name: str, *words: str) -> None:
+        """While it runs: it reads another config."""
+        self.world.with_settings(self.ids[name], **self.changes(words))
+        self.world.tell(self.ids[name], ev.ConfigReloaded(self.world.settings[self.ids[name]]))
+
+    def changes(self, words: tuple[str, ...]) -> dict[str, object]:
         options = dict(w.split("=", 1) for w in words)
         changes: dict[str, object] = {"config_digest": options.get("digest", "two")}
         if "vips" in options:
@@ -73,7 +92,13 @@ class Story:
             changes["vips"] = tuple(chosen)
         if "node" in options:
             changes["node"] = options["node"]
-        self.world.with_settings(self.ids[name], **changes)
+        if "nodes" in options:  # of which one may have other than one vote: c:3
+            pairs = [word.partition(":") for word in options["nodes"].split(",")]
+            changes["nodes"] = tuple(sorted(name for name, _, _ in pairs))
+            changes["votes"] = tuple(sorted((name, int(votes)) for name, _, votes in pairs if votes))
+        if "weight" in options:
+            changes["weight"] = int(options["weight"])
+        return changes
 
     def do_start(self, *names: str) -> None:
         for name in names:
@@ -108,6 +133,40 @@ class Story:
     def do_wake(self, name: str) -> None:
         """It goes on: its clock first, before anything that waits in its queue."""
         self.world.wake(self.ids[name])
+
+    def do_thaw(self, name: str) -> None:
+        """It goes on and does not notice that it stood still: its queue comes first, and its clock says nothing."""
+        self.world.hung -= {self.ids[name]}
+        del self.world.hung_since[self.ids[name]]
+
+    def do_clock(self, ms: str) -> None:
+        """Time goes by, and nobody looks at it."""
+        self.world.now_ms += int(ms)
+
+    def do_tick(self, name: str) -> None:
+        """A member looks at the clock."""
+        self.world.tick(self.ids[name])
+
+    def do_fence(self, name: str, how: str) -> None:
+        """`off`, before it starts: nothing ever silences it; `unproven` and `proven`: what it says of its fence."""
+        node = self.ids[name]
+        if how == "off":
+            self.world.unfenced |= {node}
+            self.world.with_settings(node, lease_ms=0)
+        else:
+            self.world.tell(node, ev.FenceChanged({"proven": True, "unproven": False}[how]))
+
+    def do_corrupt(self, name: str, vip: str, holder: str) -> None:
+        """A bug: a member's table says another holder than those of all others."""
+        member = self.world.members[self.ids[name]]
+        state = member.state
+        rows = tuple(
+            replace(r, holder=self.ids[holder], target=self.ids[holder]) if r.key == self.vips[vip].key else r
+            for r in state.table.rows
+        )
+        table = replace(state.table, rows=rows)
+        member.state = replace(state, table=table, recent=((state.applied, digest_of(table)),))
+        self.bugs = True
 
     def do_balance(self, name: str) -> None:
         self.world.tell(self.ids[name], ev.BalanceRequested())
@@ -151,11 +210,23 @@ class Story:
     def do_resume(self, name: str) -> None:
         self.world.tell(self.ids[name], ev.DrainRequested(self.ids[name], False))
 
+    def do_restart(self, name: str, bound_ms: str) -> None:
+        self.world.tell(self.ids[name], ev.RestartRequested(int(bound_ms)))
+
+    def do_successor(self, name: str) -> None:
+        self.world.succeed(self.ids[name])
+
     def do_leave(self, name: str) -> None:
         self.world.tell(self.ids[name], ev.LeaveRequested())
 
     def do_check(self) -> None:
         every_address_is_held_once(self.world)
+
+    def do_answers(self, *names: str) -> None:
+        """What hosts answer for on the wire: their kernels have it, and their fences are open."""
+        for name in names:
+            served = sorted({v.name for v in self.world.serves(self.ids[name]).values()})
+            self.world.say(f"{name} answers for {' '.join(served) or 'nothing'}")
 
     def do_who(self) -> None:
         for name, node in self.ids.items():

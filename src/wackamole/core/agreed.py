@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 
+from .effects import Announce, Effect, RenewLease
+from .electorate import quorate
 from .messages import Beat
 from .model import NodeId, Phase, Report, Table, Vip
-from .placement import quorate
 from .state import State
 
 
@@ -31,8 +32,10 @@ def digest_of(table: Table) -> str:
     for row in table.rows:
         h.update(f"{row.key}|{row.holder}|{row.target}|{row.generation}|{row.releasing}|{row.sticky}\n".encode())
     for r in table.reports:
-        h.update(f"{r.node}|{r.incarnation}|{r.name}|{r.mature}|{r.draining}|{r.leaving}|{r.weight}|".encode())
-        h.update(f"{r.config_digest}|{[(k, why.name) for k, why in r.ineligible]}\n".encode())
+        h.update(
+            f"{r.node}|{r.incarnation}|{r.name}|{r.mature}|{r.draining}|{r.leaving}|{r.restart_ms}|{r.weight}|".encode()
+        )
+        h.update(f"{r.config_digest}|{[(k, why.name) for k, why in r.ineligible]}|{r.electorates}\n".encode())
     h.update(repr((table.evicted, table.lapsing)).encode())
     return h.hexdigest()
 
@@ -53,6 +56,15 @@ def renews(state: State, beat: Beat, now_ms: int) -> bool:
     if state.phase is Phase.SETTLED:
         return quorate(state.table.reports)
     return state.phase is Phase.EXCHANGE and any(r.node == state.me for r in state.table.reports)
+
+
+def renew(state: State, beat: Beat, now_ms: int) -> tuple[State, tuple[Effect, ...]]:
+    """My lease begins anew. If I was dark before, nobody heard what I announced since: announce again (hazard 29)."""
+    bound_ms = max(state.settings.lease_ms - state.settings.beat_age_max_ms, 0)
+    dark = state.renewed_ms is None or now_ms - state.renewed_ms >= bound_ms > 0
+    unheard = tuple(v for v in state.wanted if v.key in state.confirmed) if dark else ()
+    again = (Announce(unheard),) if unheard else ()
+    return replace(state, renewed_ms=now_ms), (RenewLease(beat.sent_ms), *again)
 
 
 def lapsed(state: State, now_ms: int) -> bool:

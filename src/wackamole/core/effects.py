@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .messages import Message
-from .model import NodeId, ViewId, Vip, VipKey
+from .model import Electorate, NodeId, ViewId, Vip, VipKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,14 @@ class HoldExactly:
 
 
 @dataclass(frozen=True, slots=True)
+class Remember:
+    """Have these electorates on the disk, in place of those that are there, also after a loss of power; then answer with
+    Remembered. The latest wins."""
+
+    electorates: tuple[Electorate, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Announce these again, from the start of the schedule: neighbours may have learnt another's MAC."""
 
@@ -53,6 +61,14 @@ class LeaveGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Hand:
+    """The group keeps my VIPs for me: let the kernel serve them until `until_ms` (CLOCK_BOOTTIME), and hand this process
+    over to its successor."""
+
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Something to tell people: one log line, one entry of the history."""
 
@@ -62,4 +78,4 @@ class Record:
     node: NodeId | None = None
 
 
-Effect = Multicast | RenewLease | ShutFence | HoldExactly | Announce | LeaveGroup | Record
+Effect = Multicast | RenewLease | ShutFence | HoldExactly | Remember | Announce | LeaveGroup | Hand | Record

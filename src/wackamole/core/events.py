@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .messages import Message
-from .model import NodeId, NotEligible, View, ViewId, VipKey
+from .model import Electorate, NodeId, NotEligible, Settings, View, ViewId, VipKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,20 @@ class FenceChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Remembered:
+    """These electorates are on the disk, and those that were there before are not."""
+
+    electorates: tuple[Electorate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigReloaded:
+    """The config was read again, was good, and says something else."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
 class Paused:
     """This process did not run for `gap_ms`, longer than its lease: told before anything that came meanwhile."""
 
@@ -91,6 +105,13 @@ class LeaveRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartRequested:
+    """This process is to be replaced by another that goes on with its VIPs, within `bound_ms`; 0: not after all."""
+
+    bound_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class BalanceRequested:
     """An operator asks for a round of balancing now; operator moves lose their stickiness."""
 
@@ -108,10 +129,13 @@ Event = (
     | KernelConfirmed
     | EligibilityChanged
     | FenceChanged
+    | Remembered
+    | ConfigReloaded
     | Paused
     | MoveRequested
     | DrainRequested
     | LeaveRequested
+    | RestartRequested
     | BalanceRequested
     | TimePassed
 )

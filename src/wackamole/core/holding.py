@@ -62,17 +62,22 @@ def wish(w: Work) -> tuple[Vip, ...]:
     if w.s.phase is Phase.EXCHANGE and w.s.statement is not None:
         held = frozenset(w.s.statement.held)
         return tuple(k.vip for k in w.s.statement.known if k.vip.key in held)
+    if w.s.phase is Phase.OFFLINE and w.now_ms < w.s.inherited_until_ms:
+        return w.s.inherited
     return ()
 
 
 def want(w: Work) -> None:
     """Ask the kernel, if it shall have something else than was asked for last."""
     was, now = w.before, w.s
+    if now.inherited and now.phase is Phase.OFFLINE and w.now_ms >= now.inherited_until_ms:
+        now = w.s = replace(now, inherited=())
     if (
         now.table is was.table
         and now.phase is was.phase
         and now.statement is was.statement
         and now.refusals is was.refusals
+        and now.inherited is was.inherited
     ):
         return
     wanted = wish(w)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from .agreed import digest_of
-from .model import NodeId, Phase, Vip
-from .placement import quorate
+from .electorate import quorate
+from .model import NodeId, Partition, Phase, Vip
 from .state import State
 
 
@@ -44,6 +44,21 @@ def no_address_is_held_twice(world: Seen) -> None:
             for other in nodes[i + 1 :]:
                 pair = (ip, min(one, other), max(one, other))
                 assert pair in world.inherited, f"{ip} held by {one} and {other} in view {view}; {world.replay_hint()}"
+
+
+def no_address_is_served_by_two_majorities(world: Seen) -> None:
+    """Under `majority` P1 holds for the whole cluster, whatever the engines say who is together with whom; but for what
+    two members had when they met (they lived under `cover` before)."""
+    owners: dict[str, NodeId] = {}
+    for node, state in world.states().items():
+        if state.settings.partition is not Partition.MAJORITY:
+            continue
+        for ip in world.serves(node):
+            other = owners.setdefault(ip, node)
+            known = (ip, min(node, other), max(node, other)) in world.inherited
+            assert other == node or known, (
+                f"{ip} served by {node} and {other}, each with a majority; {world.replay_hint()}"
+            )
 
 
 def settled_members_agree(world: Seen) -> None:

@@ -29,10 +29,12 @@ from dataclasses import replace
 from typing import assert_never
 
 from . import holding, orders, views, voice
-from .agreed import heard, renews, representative
-from .effects import Effect, RenewLease
+from .agreed import heard, renew, renews, representative
+from .effects import Effect, Remember
+from .electorate import quorate, worth_keeping
 from .events import (
     BalanceRequested,
+    ConfigReloaded,
     DrainRequested,
     EligibilityChanged,
     EngineJoined,
@@ -44,17 +46,18 @@ from .events import (
     MessageDelivered,
     MoveRequested,
     Paused,
+    Remembered,
+    RestartRequested,
     TimePassed,
     ViewInstalled,
 )
 from .messages import (
     Beat,
     Drain,
+    Restart,
     Unstick,
 )
-from .model import (
-    Phase,
-)
+from .model import Partition, Phase
 from .state import State
 from .work import Work
 
@@ -67,8 +70,7 @@ def step(state: State, event: Event, now_ms: int) -> tuple[State, tuple[Effect, 
         and _is_plain(state, event, event.message)
     ):
         if event.sender == state.me and renews(state, event.message, now_ms):
-            renewed = replace(heard(state, event.sender, now_ms), renewed_ms=now_ms)
-            return renewed, (RenewLease(event.message.sent_ms),)
+            return renew(heard(state, event.sender, now_ms), event.message, now_ms)
         return heard(state, event.sender, now_ms), ()
     work = Work(state, now_ms)
     handle(work, event)
@@ -76,9 +78,9 @@ def step(state: State, event: Event, now_ms: int) -> tuple[State, tuple[Effect, 
 
 
 def next_deadline_ms(state: State) -> int | None:
-    """When `TimePassed` is due next; None while there is no group."""
+    """When `TimePassed` is due next; None while there is no group and nothing inherited."""
     if state.view is None or state.phase in (Phase.OFFLINE, Phase.GONE):
-        return None
+        return state.inherited_until_ms if state.inherited else None
     waits = [state.next_beat_ms]
     if state.phase is Phase.SETTLED and representative(state) == state.me:
         waits.append(state.next_balance_ms)
@@ -112,6 +114,10 @@ def handle(w: Work, event: Event) -> None:
             w.s = replace(w.s, ineligible=event.ineligible)
         case FenceChanged():
             w.s = replace(w.s, fenced=event.fenced)
+        case Remembered():
+            w.s = replace(w.s, electorates=event.electorates)
+        case ConfigReloaded():
+            w.s = replace(w.s, settings=event.settings)
         case Paused():
             on_paused(w, event.gap_ms)
         case MoveRequested():
@@ -121,6 +127,8 @@ def handle(w: Work, event: Event) -> None:
         case LeaveRequested():
             if w.s.leaving_since_ms is None:
                 w.s = replace(w.s, leaving_since_ms=w.now_ms)
+        case RestartRequested():
+            w.say(Restart(event.bound_ms, w.now_ms))
         case BalanceRequested():
             w.say(Unstick())
         case TimePassed():
@@ -139,11 +147,24 @@ def on_paused(w: Work, gap_ms: int) -> None:
     w.fall_back(f"did not run for {gap_ms} ms")
 
 
+def remember(w: Work) -> None:
+    """Keep on the disk which electorates may count, if this component may say so (hazard 15)."""
+    s = w.s
+    if s.settings.partition is not Partition.MAJORITY or s.phase is not Phase.SETTLED or s.table is w.before.table:
+        return
+    if quorate(s.table.reports):
+        keep = worth_keeping(s.table.reports)
+        if keep != s.remembering:
+            w.s = replace(s, remembering=keep)
+            w.effects.append(Remember(keep))
+
+
 def finish(w: Work) -> tuple[State, tuple[Effect, ...]]:
     """What follows from the change, and the next state."""
     w.freeze_table()
     if w.applied_one or w.s.view is not w.before.view or w.s.phase is not w.before.phase:
         w.remember_digest()
     holding.want(w)
+    remember(w)
     voice.speak(w)
     return w.s, tuple(w.effects)

@@ -120,6 +120,15 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Restart:
+    """I shall be away for at most `bound_ms` after `sent_ms` (my CLOCK_BOOTTIME), and my kernel serves on: my VIPs are kept
+    for me until then (hazard 20). 0: I shall not after all."""
+
+    bound_ms: int
+    sent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unstick:
     """An operator asks for balance: operator moves lose their stickiness."""
 
@@ -132,5 +141,17 @@ class Adopt:
 
 
 Message = (
-    StateMessage | Attributes | Moves | Released | Failed | Beat | Assign | Evict | Lapsed | Drain | Unstick | Adopt
+    StateMessage
+    | Attributes
+    | Moves
+    | Released
+    | Failed
+    | Beat
+    | Assign
+    | Evict
+    | Lapsed
+    | Drain
+    | Restart
+    | Unstick
+    | Adopt
 )

@@ -153,6 +153,14 @@ class Row:
     cause: Cause = Cause.NONE
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Electorate:
+    """Who votes on which component may serve, under `majority`: see electorate.py."""
+
+    epoch: int
+    votes: tuple[tuple[str, int], ...]  # node name and number of votes, sorted
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a member said of itself, last as delivered: placement reads nothing else (hazard 9)."""
@@ -163,6 +171,8 @@ class Report:
     known: tuple[VipKey, ...] = ()  # sorted
     config_digest: str = ""
     nodes: tuple[str, ...] = ()  # the node list of its config
+    votes: tuple[tuple[str, int], ...] = ()  # of those that have not just one, sorted
+    electorates: tuple[Electorate, ...] = ()  # what it has on its disk; none unless its policy is `majority`
     placement_version: int = PLACEMENT_VERSION
     weight: int = 1
     mature: bool = False
@@ -173,6 +183,7 @@ class Report:
         False  # proven: its kernel silences its VIPs before anybody can hear that its daemon died (hazards 5, 7)
     )
     lease_ms: int = 0  # its kernel silences it at most this long after it sent its last good beat; 0: nothing does
+    restart_ms: int = 0  # it announced that it would be away for so long, serving on; 0: it did not
     component: int = 1  # members in its last settled view: the larger component wins a conflict
     partition: Partition = Partition.COVER  # the policy of its config
     takeover: Takeover = Takeover.FAST
@@ -189,6 +200,7 @@ class Settings:
     config_digest: str
     prefer: tuple[tuple[VipKey, tuple[str, ...]], ...] = ()
     weight: int = 1
+    votes: tuple[tuple[str, int], ...] = ()  # of nodes that have not just one; sorted
     partition: Partition = Partition.COVER
     mature_ms: int = 5000
     beat_ms: int = 100

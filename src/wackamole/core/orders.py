@@ -7,8 +7,8 @@ from typing import assert_never
 
 from . import placement as placing
 from . import settling, views
-from .agreed import heard, renews, representative
-from .effects import Announce, RenewLease
+from .agreed import heard, renew, renews, representative
+from .effects import Announce, Hand
 from .events import (
     MessageDelivered,
     MoveRequested,
@@ -25,6 +25,7 @@ from .messages import (
     Move,
     Moves,
     Released,
+    Restart,
     StateMessage,
     Unstick,
 )
@@ -51,8 +52,8 @@ def on_message(w: Work, event: MessageDelivered) -> None:
         return  # said in another view: its sender will say it again if it is still true
     w.s = heard(w.s, sender, w.now_ms)
     if isinstance(message, Beat) and sender == w.s.me and renews(w.s, message, w.now_ms):
-        w.s = replace(w.s, renewed_ms=w.now_ms)
-        w.effects.append(RenewLease(message.sent_ms))
+        w.s, effects = renew(w.s, message, w.now_ms)
+        w.effects += effects
     if sender == w.s.me and not isinstance(message, Beat):
         w.s = replace(w.s, said=tuple(x for x in w.s.said if x.message != message))
     if not isinstance(message, Beat):
@@ -84,6 +85,8 @@ def on_message(w: Work, event: MessageDelivered) -> None:
                 settling.settle(w)
         case Drain():
             on_drain(w, sender, message)
+        case Restart():
+            on_restart(w, sender, message)
         case Unstick():
             for row in list(w.rows.values()):
                 if row.sticky:
@@ -250,6 +253,10 @@ def on_evict(w: Work, sender: NodeId, message: Evict) -> None:
         return
     w.record("evict", node=message.node, by=w.name_of(sender), name=w.name_of(message.node))
     settling.evict(w, message.node, message.incarnation)
+    if w.s.phase is Phase.EXCHANGE and report is None:
+        # What it has, those know with whom it was before. If nothing silences it they have to say so (hazard 7).
+        views.open_exchange(w, w.s.exchange_round + 1)
+        return
     views.complete_if_all(w)
     settling.settle(w)
 
@@ -265,6 +272,19 @@ def on_drain(w: Work, sender: NodeId, message: Drain) -> None:
         w.s = replace(w.s, draining=message.draining)
     w.record("drain" if message.draining else "resume", node=message.node, leaving=leaving)
     settling.settle(w)
+
+
+def on_restart(w: Work, sender: NodeId, message: Restart) -> None:
+    """A member's process is to be replaced: one at a time in the cluster (hazard 20)."""
+    report = w.reports.get(sender)
+    if report is None or report.leaving or w.s.phase is not Phase.SETTLED:
+        return
+    if message.bound_ms and any(r.restart_ms for r in w.reports.values()):
+        return
+    w.put_report(replace(report, restart_ms=message.bound_ms))
+    w.record("restart", node=sender, within_ms=message.bound_ms)
+    if sender == w.s.me and message.bound_ms:
+        w.effects.append(Hand(message.sent_ms + message.bound_ms))
 
 
 def on_adopt(w: Work, sender: NodeId, message: Adopt) -> None:

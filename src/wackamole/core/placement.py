@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from .model import NodeId, NotEligible, Partition, Report, Row, VipKey
+from .electorate import quorate
+from .model import NodeId, NotEligible, Report, Row, VipKey
 
 Preferences = Mapping[VipKey, tuple[str, ...]]
 
@@ -113,16 +114,6 @@ class Placement:
         )[:rest]:
             floors[node] += 1
         return floors
-
-
-def quorate(reports: Iterable[Report]) -> bool:
-    """Whether this component may serve: always under `cover`; under `majority` with more than half of every node list
-    that a member present has (while lists differ during a reload, each of them must agree)."""
-    present = tuple(reports)
-    names = frozenset(r.name for r in present)
-    if all(r.partition is Partition.COVER for r in present):
-        return True
-    return all(2 * len(names & frozenset(r.nodes)) > len(frozenset(r.nodes)) for r in present)
 
 
 def free(row: Row, rows_by_ip: Mapping[str, Sequence[Row]]) -> bool:

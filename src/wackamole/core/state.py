@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .messages import Message, StateMessage
-from .model import NodeId, NotEligible, Phase, Settings, Table, View, Vip, VipKey
+from .model import Electorate, NodeId, NotEligible, Phase, Settings, Table, View, Vip, VipKey
 
 NOBODY = NodeId(0)
 """No engine gives out 0."""
@@ -65,6 +65,10 @@ class State:
     renewed_ms: int | None = None  # when the last good own beat came back; None: not since I joined
     mature: bool = False
     draining: bool = False
+    inherited: tuple[Vip, ...] = ()  # what my predecessor handed over, until I have said so
+    inherited_until_ms: int = 0
+    electorates: tuple[Electorate, ...] = ()  # on my disk
+    remembering: tuple[Electorate, ...] = ()  # of the last Remember
     leaving_since_ms: int | None = None
     started_ms: int | None = None
     beat_number: int = 0
@@ -77,6 +81,20 @@ class State:
     divergences: int = 0  # forced exchanges in a row
 
 
-def initial(settings: Settings) -> State:
-    """A member that has not met its group yet."""
-    return State(settings=settings)
+def initial(
+    settings: Settings,
+    electorates: tuple[Electorate, ...] = (),
+    inherited: tuple[Vip, ...] = (),
+    inherited_until_ms: int = 0,
+) -> State:
+    """A member that has not met its group yet. `electorates`: what its disk remembers (the last Remembered). `inherited`:
+    the VIPs that its predecessor's process has left on the interfaces for it, reserved until then (Restart)."""
+    return State(
+        settings=settings,
+        electorates=electorates,
+        remembering=electorates,
+        inherited=inherited,
+        inherited_until_ms=inherited_until_ms,
+        wanted=inherited,
+        may_hold=tuple(sorted(v.key for v in inherited)),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from . import settling
+from . import electorate, settling
 from .agreed import lapsed, overlap
 from .events import (
     EngineJoined,
@@ -63,6 +63,8 @@ def on_view(w: Work, view: View) -> None:
     before = w.s.view
     came_along = before is not None and w.s.me in before.members
     zero_rounds = w.s.phase is Phase.SETTLED and came_along and view.direct and not view.joined
+    if zero_rounds and electorate.changing(w.s.table.reports):
+        zero_rounds = False  # one who is gone may have counted what somebody here keeps and has not been heard to say
     since = dict(w.s.member_since)
     w.s = replace(
         w.s,
@@ -88,12 +90,12 @@ def on_view(w: Work, view: View) -> None:
         left=",".join(f"{w.name_of(n)}:{why.value}" for n, why in view.left) or "-",
         exchange="no" if zero_rounds else "yes",
     )
-    if suspect(w, before, stay):
+    settled = w.s.table if w.s.phase is Phase.SETTLED else w.s.settled_table
+    had = settled if settled is not None else Table()
+    if electorate.quorate(had.reports) and suspect(w, before, stay):
         w.record("suspect", since_ms=w.now_ms - (w.s.renewed_ms or 0))
         w.fall_back("cut off or frozen for longer than the lease")
         return
-    settled = w.s.table if w.s.phase is Phase.SETTLED else w.s.settled_table
-    had = settled if settled is not None else Table()
     for node in view.members:
         w.forget_lapse(node)
     for node in sorted(set(before.members if before is not None else ()) - set(view.members)):
@@ -125,13 +127,21 @@ def suspect(w: Work, before: View | None, stay: frozenset[NodeId]) -> bool:
 
 def lose(w: Work, had: Table, node: NodeId, why: Left) -> None:
     """A member is gone: note for how long its kernel may serve on, if that has to be waited for (hazards 5, 6, 7, 14)."""
+    if (
+        node in w.evicted
+    ):  # its lease was waited for before, if it had one; else its guard has yet to remove what it has
+        serves = any(n == node for row in (*had.rows, *w.rows.values()) for n, _ in row.releasing)
+        w.expect_lapse(node, w.evicted[node], GUARD_MS if serves and why is Left.PROCESS_DIED else 0)
+        return
     report = next((r for r in had.reports if r.node == node), None) or w.reports.get(node)
-    if report is None or node in w.evicted:
-        return  # it never held anything here, or its lease was waited for before
+    if report is None:
+        return  # it never held anything here
     everybody = (*had.reports, *w.reports.values())
     strict = any(r.takeover is Takeover.STRICT or r.partition is Partition.MAJORITY for r in everybody)
     wait_ms = 0
-    if why is Left.PROCESS_DIED and not report.fenced:
+    if report.restart_ms and (why is not Left.HOST_LOST or strict):
+        wait_ms = report.restart_ms + GUARD_MS  # it said that its kernel would serve on (hazard 20)
+    elif why is Left.PROCESS_DIED and not report.fenced:
         wait_ms = report.lease_ms or GUARD_MS
     elif why is Left.HOST_LOST and strict:
         wait_ms = report.lease_ms
@@ -179,8 +189,12 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
                 sticky.add(key)
         blocked_before = old_statement.blocked
     else:
-        held = [r.key for r in w.rows.values() if r.holder == me and (r.target == me or r.key in may)]
+        held = [r.key for r in w.rows.values() if r.holder == me and r.key in may]  # what the kernel has, not the table
         blocked_before = ()
+    if w.s.inherited:
+        # Handed over by my predecessor, and reserved for me, if it is not too late.
+        held += [v.key for v in w.s.inherited if w.now_ms < w.s.inherited_until_ms]
+        w.s = replace(w.s, inherited=())
     for vip in w.s.settings.vips:
         definitions.setdefault(vip.key, vip)
     for vip in w.s.wanted:
@@ -190,6 +204,8 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
     blocked |= {(k, n) for k, n in blocked_before if n in w.evicted and n in here}
     if had is None:
         had = w.s.table if w.s.phase is Phase.SETTLED else w.s.settled_table or Table()
+    unsilenced = {r.node for r in had.reports if not r.lease_ms and r.node in w.evicted and r.node in here}
+    blocked |= {(r.key, r.holder) for r in had.rows if r.holder in unsilenced}
     for r in (*had.rows, *w.rows.values()):
         blocked |= {(r.key, n) for n in (r.holder, *(x for x, _ in r.releasing)) if n is not None and n in w.lapsing}
     blocked |= {(k, n) for k, n in blocked_before if n in w.lapsing}
@@ -232,6 +248,8 @@ def own_report(w: Work) -> Report:
         known=tuple(sorted(v.key for v in settings.vips)),
         config_digest=settings.config_digest,
         nodes=settings.nodes,
+        votes=settings.votes,
+        electorates=w.s.electorates,
         placement_version=PLACEMENT_VERSION,
         weight=settings.weight,
         mature=is_mature(w),

@@ -56,7 +56,7 @@ def speak(w: Work) -> None:
     if mine is not None:
         if w.s.leaving_since_ms is not None and not mine.leaving:
             w.say(Drain(w.s.me, w.s.draining, leaving=True))
-        own = views.own_report(w)
+        own = replace(views.own_report(w), restart_ms=mine.restart_ms)
         if replace(own, component=mine.component, mature=own.mature or mine.mature, leaving=mine.leaving) != mine:
             w.say(Attributes(own, new_vips(w)))
     if w.s.phase is Phase.SETTLED and w.first() == w.s.me:
@@ -89,7 +89,7 @@ def watch_for_silence(w: Work) -> None:
         if member == w.s.me or member in w.evicted:
             continue
         report = w.reports.get(member)
-        announced_ms = known[member].lease_ms if member in known else 0
+        announced_ms = max(known[member].lease_ms, known[member].restart_ms) if member in known else 0
         patience_ms = max(w.s.settings.evict_after_ms, announced_ms + announced_ms // 100)
         if w.now_ms - at >= patience_ms:
             w.say(Evict(member, report.incarnation if report else 0, count))

@@ -16,12 +16,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..client import converse
 from ..config import parse
+from . import fence_bench
 from .lab import Lab, LabRefused, Layout
 from .probe import Probe, Seen
 
@@ -74,6 +75,7 @@ class Bench:
         self.detection_ms = parse(Layout.of("x", detection=detection).config).engine.detection_ms
         self.rounds = rounds
         self.figures: list[Figure] = []
+        self.fence_rows: list[fence_bench.Row] = []
         self.two_owners = Figure("two hosts answering for one VIP, in all of the above", "ms", 0)
 
     def figure(self, what: str, unit: str, limit: float | None) -> Figure:
@@ -83,9 +85,11 @@ class Bench:
         return made
 
     @contextmanager
-    def cluster(self, vips: int) -> Iterator[Lab]:
+    def cluster(self, vips: int, *, settings: str = "", cluster: str = "") -> Iterator[Lab]:
         """A settled lab of three nodes."""
-        layout = Layout.of(f"bench{os.getpid()}", vips=vips, detection=self.detection, settings=SETTINGS)
+        layout = Layout.of(
+            f"bench{os.getpid()}", vips=vips, detection=self.detection, settings=SETTINGS + settings, cluster=cluster
+        )
         with Lab.create(layout, ephemeral=True) as lab:
             lab.start_all()
             lab.until_settled(within_s=WITHIN_SECONDS)
@@ -162,6 +166,21 @@ class Bench:
                 lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the load is balanced again")
                 note(f"200 VIPs, round {number + 1}: {taken.values[-1]:.1f} ms after the membership event")
 
+    # -- what the fence keeps
+
+    def fence(self) -> None:
+        """Everything that freezes, dies or splits, under each policy."""
+        for policy, settings, cluster in (
+            ("", "", ""),
+            ("strict", '[fence]\ntakeover = "strict"\n', ""),
+            ("majority", "", 'partition = "majority"'),
+        ):
+            with self.cluster(10, settings=settings, cluster=cluster) as lab:
+                rows = fence_bench.plan(fence_bench.config_of(lab), policy)
+                fence_bench.measure(lab, rows, self.rounds, watching=watching, even=evenly)
+                self.fence_rows += [row for row, _ in rows]
+                note(fence_bench.table([row for row, _ in rows]))
+
     # -- what it costs
 
     def costs(self) -> None:
@@ -190,7 +209,10 @@ class Bench:
         """Everything, as Markdown."""
         figures = [*self.figures, *([self.two_owners] if self.two_owners.values else [])]
         head = ["| | at most | median | smallest – largest | n | |", "|---|---|---|---|---|---|"]
-        return "\n".join([*head, *(f.row() for f in figures if f.values)])
+        parts = ["\n".join([*head, *(f.row() for f in figures if f.values)])] if any(f.values for f in figures) else []
+        if self.fence_rows:
+            parts.append(fence_bench.table(self.fence_rows))
+        return "\n\n".join(parts)
 
     def as_data(self) -> dict[str, Any]:
         """Everything, for programs."""
@@ -203,6 +225,7 @@ class Bench:
                 for f in figures
                 if f.values
             ],
+            "fence": [asdict(row) for row in self.fence_rows],
         }
 
 
@@ -276,11 +299,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench", description="Measures what docs/benchmarks.md shows.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--detection", default="300ms")
-    parser.add_argument("--only", choices=("client", "large", "costs"), action="append")
+    parser.add_argument("--only", choices=("client", "large", "fence", "costs"), action="append")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     bench = Bench(given.detection, given.rounds)
-    parts = {"client": bench.client_sees, "large": bench.large, "costs": bench.costs}
+    parts = {"client": bench.client_sees, "large": bench.large, "fence": bench.fence, "costs": bench.costs}
     try:
         for name in given.only or parts:
             parts[name]()
@@ -294,7 +317,8 @@ def main() -> None:
             f"{machine()}; detection {bench.detection_ms} ms; 3 nodes; a client probes every VIP each {PROBE_MS:g} ms\n"
         )
         print(bench.table())
-    sys.exit(any(f.met is False for f in (*bench.figures, bench.two_owners) if f.values))
+    missed = any(f.met is False for f in (*bench.figures, bench.two_owners) if f.values)
+    sys.exit(missed or not all(map(fence_bench.kept, bench.fence_rows)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -25,14 +26,17 @@ from ..config import Config, ConfigError, NodeConfig, find_self, load, settings_
 from ..core import effects as do
 from ..core import events as ev
 from ..core.machine import next_deadline_ms, step
-from ..core.model import Cause, NodeId, NotEligible, Phase, Report, Row, VipKey
+from ..core.model import Cause, Electorate, NodeId, NotEligible, Phase, Report, Row, VipKey
 from ..core.state import State, initial
 from ..engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
 from ..engine.corosync.adapter import CorosyncEngine
 from ..engine.corosync.conf import RingNode
 from ..engine.corosync.cpg import LibraryMissing
 from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync
+from ..wire import RESTART_MS_MAX
+from . import disk
 from .control import ControlServer, Refused
+from .disk import DiskRefused
 from .journal import Journal
 from .kernel.fence import FenceRefused
 from .kernel.fencing import ByLifetime, ByNftables, Fencing, Unfenced
@@ -41,7 +45,11 @@ from .kernel.kernel import Kernel, KernelRefused
 from .kernel.rtnl import FOR_EVER
 from .notify import Notifier
 from .status import name_of, status_of
+from .succession import Succession, inherited, replace_process
 
+ANSWERED_SECONDS = 0.02
+"""A process that is being replaced answers first who asked for it."""
+RESTART_SECONDS_MAX = RESTART_MS_MAX / 1000
 COMMAND_SECONDS_MAX = 10.0
 """How long a command waits for the group to carry it out before it says that it did not happen."""
 ASK_AGAIN_SECONDS = 0.5
@@ -63,6 +71,7 @@ class Kept:
 
     closes_first: bool
     guard: Guard
+    succession: Succession | None = None
 
 
 class Daemon:
@@ -72,7 +81,18 @@ class Daemon:
         self.config = config
         self._kept = kept
         self.journal = journal
-        self.state: State = initial(settings_for(config, node))
+        settings = settings_for(config, node)
+        self._state_dir = Path(os.environ.get("STATE_DIRECTORY", "/var/lib/wackamole"))
+        left = kept.succession
+        heirloom = tuple(v for v in settings.vips if left is not None and v.key in left.held)
+        self.state: State = initial(
+            settings,
+            disk.read(self._electorates, config.cluster.name),
+            heirloom,
+            left.until_ms if left is not None else 0,
+        )
+        self._restarting = False
+        self._started = time.time()
         self.done: asyncio.Event = asyncio.Event()
         self.failure: str | None = None
         self._queue: deque[ev.Event] = deque()
@@ -99,6 +119,7 @@ class Daemon:
             lifetime_s=config.fence.lifetime_s if config.fence.mode == "lifetime" else FOR_EVER,
             link_up_delay_ms=config.fence.link_up_delay_ms,
             calm=lambda: self.state.phase is Phase.SETTLED,
+            inherited=heirloom,
             peers=[a for n in config.nodes if n != node for a in n.addresses],
         )
         self._ran_ms = now_ms()
@@ -108,8 +129,8 @@ class Daemon:
             Path(config.control.socket), self.handle, read_only_for_others=config.control.read_only_for_others
         )
 
-    def _make_fencing(self, refresh: Callable[[], None]) -> Fencing:
-        fence = self.config.fence
+    def _make_fencing(self, refresh: Callable[[int], threading.Event]) -> Fencing:
+        fence, left = self.config.fence, self._kept.succession
         match fence.mode:
             case "nftables":
                 return ByNftables(
@@ -118,6 +139,8 @@ class Daemon:
                     fence.mark,
                     closes_first=self._kept.closes_first,
                     on_record=lambda what, fields: self.journal.record(what, **fields),
+                    owner=left.owner if left is not None else None,
+                    until_ms=left.until_ms if left is not None else None,
                 )
             case "lifetime":
                 return ByLifetime(fence.lifetime_s, fence.beat_age_max_ms, refresh)
@@ -161,12 +184,55 @@ class Daemon:
                 self.kernel.hold_exactly(effect.serial, effect.vips)
             case do.Announce():
                 self.kernel.announce(effect.vips)
+            case do.Remember():
+                self._spawn(self._remember(effect.electorates))
+            case do.Hand():
+                self._spawn(self._hand_over(effect.until_ms))
             case do.LeaveGroup():
                 self._spawn(self._rejoin(effect.reason) if effect.come_back else self._finish())
             case do.Record():
                 self._record(effect)
             case _:
                 assert_never(effect)
+
+    @property
+    def _electorates(self) -> Path:
+        return self._state_dir / "electorates.json"
+
+    async def _remember(self, electorates: tuple[Electorate, ...]) -> None:
+        """The core counts on it only when it is on the disk; where it cannot be, that is told, and tried at the next change."""
+        try:
+            await asyncio.to_thread(disk.write, self._electorates, self.config.cluster.name, electorates)
+        except OSError as wrong:
+            self.journal.record("not_remembered", reason=str(wrong))
+            return
+        self.tell(ev.Remembered(electorates))
+
+    async def _hand_over(self, until_ms: int) -> None:
+        """Become the new process. Whoever asked is answered first."""
+        await asyncio.sleep(ANSWERED_SECONDS)
+        if self.state.phase is not Phase.SETTLED or now_ms() >= until_ms:
+            return
+        self._restarting = True
+        try:
+            owner = await self.kernel.fencing.extend(until_ms)
+        except FenceRefused as no:
+            self._restarting = False
+            self.journal.record("restart_refused", reason=str(no))
+            self.tell(ev.RestartRequested(0))
+            return
+        guard, before = self._kept.guard, self._kept.succession
+        succession = Succession(
+            until_ms,
+            tuple(self.kernel.held()),
+            owner,
+            guard.descriptor,
+            guard.pid,
+            (before.restarts if before is not None else 0) + 1,
+        )
+        await self.engine.rejoin("replaced by its successor", RESTART_SECONDS_MAX)
+        await self.control.close()
+        replace_process(succession, sys.argv[1:])
 
     def _record(self, effect: do.Record) -> None:
         fields = dict(effect.fields)
@@ -261,7 +327,10 @@ class Daemon:
     # -- the engine -----------------------------------------------------------------------------------------------------
 
     def on_engine(self, event: EngineEvent) -> None:
-        """Translate the engine's events; a payload that is no message of ours is counted and dropped."""
+        """Translate the engine's events; a payload that is no message of ours is counted and dropped. A process that is
+        being replaced hears no more: its successor goes on."""
+        if self._restarting:
+            return
         match event:
             case Joined():
                 self.tell(ev.EngineJoined(event.me, event.incarnation))
@@ -352,6 +421,9 @@ class Daemon:
                 self._need_group()
                 self.tell(ev.BalanceRequested())
                 yield {"result": {"asked": "balance"}}
+            case "restart":
+                async for line in self._restart(request):
+                    yield line
             case "leave":
                 self._asked_to_leave()
                 yield {"result": {"leaving": self.state.settings.node}}
@@ -369,7 +441,7 @@ class Daemon:
             warnings.append("the guard process is gone: restart the daemon, so that its death leaves nothing behind")
         if self._bad_messages:
             warnings.append(f"{self._bad_messages} messages could not be read")
-        return status_of(
+        found = status_of(
             self.state,
             cluster=self.config.cluster.name,
             version=__version__,
@@ -379,6 +451,9 @@ class Daemon:
             fence=self._fence(),
             warnings=tuple(warnings),
         )
+        left = self._kept.succession
+        found["process"] = {"pid": os.getpid(), "started": self._started, "restarts": left.restarts if left else 0}
+        return found
 
     def _fence(self) -> dict[str, object]:
         return {
@@ -454,6 +529,26 @@ class Daemon:
             )
         yield {"result": {"moved": [k.split("#")[0] for k in keys], "to": target}}
 
+    async def _restart(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        self._need_group()
+        within = request.get("within_ms")
+        if not isinstance(within, int) or not 1000 <= within <= RESTART_SECONDS_MAX * 1000:
+            raise Refused(f"a restart takes from 1 to {RESTART_SECONDS_MAX:.0f} seconds")
+        try:
+            find_self(load(Path(self.config.path)), self.state.settings.node)
+        except ConfigError as wrong:
+            raise Refused(f"the new process could not start: {wrong}") from None
+        for report in self.state.table.reports:
+            if report.restart_ms:
+                raise Refused(f"{report.name} is being restarted; one at a time")
+
+        def announced() -> bool:
+            return any(r.node == self.state.me and r.restart_ms for r in self.state.table.reports)
+
+        if not await self._carried_out(ev.RestartRequested(within), announced):
+            raise Refused(f"the group did not answer for {COMMAND_SECONDS_MAX:.0f} s; see `status`")
+        yield {"result": {"node": self.state.settings.node, "within_ms": within, "held": len(self.kernel.held())}}
+
     def _facts(self) -> Any:
         from ..core.placement import Placement
 
@@ -519,7 +614,9 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
         print(wrong, file=sys.stderr)
         return 2
     journal = Journal(verbose=verbose)
-    kept = Kept(descriptors_close_high_first(), Guard())
+    left = inherited()
+    guard = Guard((left.guard, left.guard_pid) if left is not None else None)
+    kept = Kept(descriptors_close_high_first(), guard, left)
 
     async def main() -> int:
         return await Daemon(config, node, journal, kept).run()
@@ -529,7 +626,7 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
         code = asyncio.run(main())
     except FenceRefused as no:
         print(f'wackamole: {no}; `mode = "lifetime"` under [fence] needs no nftables', file=sys.stderr)
-    except (Refused, CorosyncRefused, KernelRefused, keys.KeyRefused, LibraryMissing) as no:
+    except (Refused, CorosyncRefused, KernelRefused, DiskRefused, keys.KeyRefused, LibraryMissing) as no:
         print(f"wackamole: {no}", file=sys.stderr)
     except PermissionError as no:
         print(

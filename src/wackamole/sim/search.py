@@ -113,10 +113,11 @@ class RememberingWorld(World):
         return (
             self.network.fingerprint(),
             tuple(
-                (n, id(self.memory.state(m.state)), m.kernel, m.asked, m.gone, m.brought)
+                (n, id(self.memory.state(m.state)), m.kernel, m.asked, m.writing, m.gone, m.brought)
                 for n, m in sorted(self.members.items())
             ),
             self.inherited,
+            tuple(sorted(self.disks.items())),
             self.now_ms,
         )
 

@@ -13,7 +13,7 @@ from ..core import effects as do
 from ..core import events as ev
 from ..core.machine import next_deadline_ms, step
 from ..core.messages import Beat, Message
-from ..core.model import NodeId, NotEligible, Phase, Settings, ViewId, Vip, VipKey
+from ..core.model import Electorate, NodeId, NotEligible, Phase, Settings, ViewId, Vip, VipKey
 from ..core.state import State, initial
 from ..engine.contract import Delivered, Joined, Lost, NewView
 from ..engine.memory import Network
@@ -28,6 +28,8 @@ class Member:
     state: State
     kernel: tuple[VipKey, ...] = ()
     asked: do.HoldExactly | None = None
+    writing: tuple[Electorate, ...] | None = None
+    """What its disk has not written yet."""
     refusing: tuple[VipKey, ...] = ()
     gone: bool = False
     brought: tuple[VipKey, ...] = ()
@@ -57,6 +59,10 @@ class World:
     """Members to whom nothing happens: neither deliveries nor time."""
     unfenced: frozenset[NodeId] = frozenset()
     hung_since: dict[NodeId, int] = field(default_factory=dict)
+    handed: dict[NodeId, tuple[tuple[Vip, ...], int]] = field(default_factory=dict)
+    """What a process that is being replaced has left on the interfaces for its successor, and until when."""
+    disks: dict[NodeId, tuple[Electorate, ...]] = field(default_factory=dict)
+    """What members remember over a restart."""
 
     def fork(self) -> World:
         """A copy that can go its own way; histories are not copied."""
@@ -72,6 +78,8 @@ class World:
             self.hung,
             self.unfenced,
             dict(self.hung_since),
+            dict(self.handed),
+            dict(self.disks),
         )
 
     def fingerprint(self) -> object:
@@ -79,9 +87,11 @@ class World:
         return (
             self.network.fingerprint(),
             tuple(
-                (n, m.state, m.kernel, m.asked, m.refusing, m.gone, m.brought) for n, m in sorted(self.members.items())
+                (n, m.state, m.kernel, m.asked, m.writing, m.refusing, m.gone, m.brought)
+                for n, m in sorted(self.members.items())
             ),
             self.inherited,
+            tuple(sorted(self.disks.items())),
             self.now_ms,
         )
 
@@ -89,11 +99,20 @@ class World:
 
     def power_on(self, node: NodeId) -> None:
         """Start the daemon of a host; its kernel keeps what a killed one left behind until the start removes it."""
-        self.members[node] = Member(initial(self.settings[node]))
+        self.members[node] = Member(initial(self.settings[node], self.disks.get(node, ())))
         if node not in self.unfenced:
             self.tell(node, ev.FenceChanged(True))
         self.network.power_on(node)
         self.say(f"{self.name(node)} starts")
+
+    def succeed(self, node: NodeId) -> None:
+        """The successor of a process that was replaced starts."""
+        kept, until_ms = self.handed.pop(node)
+        state = initial(self.settings[node], self.disks.get(node, ()), kept, until_ms)
+        self.members[node] = Member(state, kernel=tuple(v.key for v in kept), open_until_ms=until_ms)
+        self.tell(node, ev.FenceChanged(True))
+        self.network.power_on(node)
+        self.say(f"the successor of {self.name(node)} starts")
 
     def crash(self, node: NodeId) -> None:
         """The host is gone, with its addresses."""
@@ -118,13 +137,15 @@ class World:
     # -- actions --------------------------------------------------------------------------------------------------------
 
     def actions(self) -> list[tuple[str, NodeId]]:
-        """What can happen next without the environment: a delivery or a kernel operation, in a fixed order."""
+        """What can happen next without the environment: a delivery, a kernel or a disk operation, in a fixed order."""
         found: list[tuple[str, NodeId]] = []
         for node in sorted(self.members):
             if node in self.hung:
                 continue
             if self.members[node].asked is not None:
                 found.append(("kernel", node))
+            if self.members[node].writing is not None:
+                found.append(("disk", node))
             if self.network.pending(node):
                 found.append(("deliver", node))
         return found
@@ -134,6 +155,8 @@ class World:
         what, node = action
         if what == "kernel":
             self.run_kernel(node)
+        elif what == "disk":
+            self.run_disk(node)
         else:
             self.deliver(node)
 
@@ -163,6 +186,13 @@ class World:
         member.kernel = tuple(k for k in wanted if k not in member.refusing)
         self._forget_resolved()
         self.tell(node, ev.KernelConfirmed(asked.serial, member.kernel, refused))
+
+    def run_disk(self, node: NodeId) -> None:
+        """The disk has what it was last asked to keep, and says so."""
+        member = self.members[node]
+        assert member.writing is not None
+        self.disks[node], member.writing = member.writing, None
+        self.tell(node, ev.Remembered(self.disks[node]))
 
     def _forget_resolved(self) -> None:
         self.inherited = frozenset(
@@ -207,6 +237,15 @@ class World:
                 case do.HoldExactly():
                     member.asked = effect
                     self.say(f"{self.name(node)} wants {' '.join(v.name for v in effect.vips) or 'nothing'}")
+                case do.Hand(until_ms):
+                    kept = tuple(v for v in member.state.wanted if v.key in member.kernel)
+                    self.handed[node] = (kept, until_ms)
+                    self.network.kill(node)
+                    self._remove(node)
+                    self.say(f"{self.name(node)} is replaced")
+                    return
+                case do.Remember(electorates):
+                    member.writing = electorates
                 case do.Announce(vips):
                     self.say(f"{self.name(node)} announces {' '.join(v.name for v in vips)}")
                 case do.LeaveGroup(come_back, reason):
@@ -219,7 +258,7 @@ class World:
                 case do.Record(what, fields, vip, _):
                     if what in ("conflict", "failed", "evict", "diverged", "settled"):
                         about = f" {vip.split('#')[0]}" if vip else ""
-                        told = " ".join(f"{k}={v}" for k, v in fields if k not in ("view", "id"))
+                        told = " ".join(f"{k}={v}" for k, v in fields if k not in ("view", "id", "mine", "theirs"))
                         self.say(f"{self.name(node)} {what}{about} {told}")
 
     def step(self, state: State, event: ev.Event) -> tuple[State, tuple[do.Effect, ...]]:
@@ -309,7 +348,8 @@ class World:
     def _enter_view(self, node: NodeId) -> None:
         """Remember which doubles came along into a view: what both had when they entered it. Any other is a violation."""
         mine = self.members[node]
-        assert mine.state.view is not None
+        if mine.state.view is None:
+            return  # it gave up at once, and left
         kept = {x for x in self.inherited if node not in x[1:]}
         ours = {a.ip for k in mine.brought for a in self.vip(k).addresses}
         for other, member in self.members.items():

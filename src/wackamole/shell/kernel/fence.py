@@ -159,7 +159,9 @@ class Fence:
     """The two tables and the sockets that renew the key. `lease_ms`: how long the kernel lets VIPs pass after a renewal.
     Raises FenceRefused when it is made, if this kernel cannot."""
 
-    def __init__(self, lease_ms: int, mark: int = MARK_DEFAULT) -> None:
+    def __init__(
+        self, lease_ms: int, mark: int = MARK_DEFAULT, *, owner: int | None = None, until_ms: int | None = None
+    ) -> None:
         self.lease_ms = lease_ms
         self._mark = mark
         self._guarded: dict[int, Guarded] = {}
@@ -167,10 +169,13 @@ class Fence:
         self._sending = threading.Lock()  # renewed on the loop's thread, installed on another
         self._missing: dict[int, str] = {}
         self._handles: dict[tuple[str, str], int] = {}
-        self._owner = Nftables(high=True)
+        self._owner = Nftables(high=True, descriptor=owner)
         self._persist = nft.OWNER | nft.PERSIST
         self.renewed_ms: int | None = None
         """CLOCK_BOOTTIME of the last renewal; None while shut."""
+        if owner is not None and until_ms is not None:
+            self.renewed_ms = until_ms - lease_ms
+            return  # the tables are there, and open until then
         try:
             self.install(())
         except NftablesError as wrong:
@@ -302,6 +307,16 @@ class Fence:
         took = self._send(RENEW)
         self.renewed_ms = now_ms
         return took
+
+    def extend(self, until_ms: int) -> None:
+        """Let the VIPs pass until then, with nobody to renew. Waits for nftables' lock; raises NftablesError."""
+        left_ms = until_ms - boottime_ms()
+        keys = [struct.pack("=I", index) for index in self._guarded]
+        batch = [nft.no_elements(NFPROTO_NETDEV, KEY, LEASE)]
+        batch += [nft.timed_element(NFPROTO_NETDEV, KEY, LEASE, k, max(1, left_ms)) for k in keys]
+        self._owner.commit(batch)
+        if boottime_ms() > until_ms - left_ms + CARRIED_MS_MAX:  # the lock was held by others for so long
+            self.extend(until_ms)
 
     def shut(self) -> None:
         """Let nothing pass from now on. Takes microseconds and no lock."""

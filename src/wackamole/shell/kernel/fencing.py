@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -64,6 +65,10 @@ class Fencing(Protocol):
     def shut(self) -> None:
         """Let nothing pass from now on, as far as this way can."""
 
+    async def extend(self, until_ms: int) -> int | None:
+        """Let VIPs pass until then (CLOCK_BOOTTIME), without renewals: this process is replaced. Returns the descriptor
+        that its successor needs. Raises FenceRefused."""
+
     def describe(self) -> dict[str, object]:
         """Facts for `status`."""
 
@@ -93,6 +98,10 @@ class Unfenced:
     def shut(self) -> None:
         """Nothing to do."""
 
+    async def extend(self, until_ms: int) -> int | None:  # noqa: ARG002
+        """Nothing to do."""
+        return None
+
     def describe(self) -> dict[str, object]:
         """Facts for `status`."""
         return {"mode": "off", "state": "none", "note": "a frozen daemon's VIPs stay up beside their new owner's"}
@@ -107,7 +116,7 @@ class ByLifetime:
     proven = False
     pending = False
 
-    def __init__(self, lifetime_s: int, beat_age_max_ms: int, refresh: Callable[[], None]) -> None:
+    def __init__(self, lifetime_s: int, beat_age_max_ms: int, refresh: Callable[[int], threading.Event]) -> None:
         self._lifetime_s = lifetime_s
         self._beat_age_max_ms = beat_age_max_ms
         self._refresh = refresh
@@ -129,11 +138,18 @@ class ByLifetime:
         if now - sent_ms > self._beat_age_max_ms or (self._renewed_ms is not None and now - self._renewed_ms < 1000):
             return
         self._renewed_ms = now
-        self._refresh()
+        self._refresh(self._lifetime_s)
 
     def shut(self) -> None:
         """What is held is removed at the same time; nothing else silences it."""
         self._renewed_ms = None
+
+    async def extend(self, until_ms: int) -> int | None:
+        """The lifetimes are made that long, rounded up."""
+        self._renewed_ms = boottime_ms()
+        done = self._refresh(max(self._lifetime_s, -(-(until_ms - boottime_ms()) // 1000)))
+        await asyncio.to_thread(done.wait)
+        return None
 
     def describe(self) -> dict[str, object]:
         """Facts for `status`."""
@@ -152,17 +168,28 @@ class ByLifetime:
 
 
 class ByNftables:
-    """`nftables`: see fence.py. `closes_first`: the start-up's finding that this kernel closes the highest descriptor
+    """`nftables`: see fence.py. `owner` and `until_ms` are a former process's: its socket, and how long it has left its
+    VIPs open. `closes_first`: the start-up's finding that this kernel closes the highest descriptor
     first (guard.py); without it a death is not proven to be dark in time, and others wait for the lease."""
 
     def __init__(
-        self, lease_ms: int, beat_age_max_ms: int, mark: int, *, closes_first: bool, on_record: Recorded
+        self,
+        lease_ms: int,
+        beat_age_max_ms: int,
+        mark: int,
+        *,
+        closes_first: bool,
+        on_record: Recorded,
+        owner: int | None = None,
+        until_ms: int | None = None,
     ) -> None:
         self._lease_ms = lease_ms
         self._beat_age_max_ms = beat_age_max_ms
         self._mark = mark
         self._closes_first = closes_first
         self._record = on_record
+        self._owner, self._until_ms = owner, until_ms
+        self._handed_over = False
         self._listener: Listener | None = None
         self._fence: Fence | None = None
         self._changes: Changes | None = None
@@ -191,7 +218,9 @@ class ByNftables:
     async def start(self, listener: Listener, guarded: tuple[Guarded, ...]) -> None:
         """Both tables, shut: what a former run has left on the interfaces stays dark."""
         self._listener = listener
-        self._fence = await asyncio.to_thread(Fence, self._lease_ms, self._mark)
+        self._fence = await asyncio.to_thread(
+            Fence, self._lease_ms, self._mark, owner=self._owner, until_ms=self._until_ms
+        )
         self._changes = Changes()
         self._wanted = guarded
         try:
@@ -234,7 +263,7 @@ class ByNftables:
     def renew(self, sent_ms: int) -> None:
         """Let VIPs pass for one more lease, if that beat is young, and still is when it is done."""
         fence = self._fence
-        if fence is None or boottime_ms() - sent_ms > self._beat_age_max_ms:
+        if fence is None or self._handed_over or boottime_ms() - sent_ms > self._beat_age_max_ms:
             return
         was_open = self.open()
         self._took = frozenset(fence.renew(boottime_ms()))
@@ -247,6 +276,19 @@ class ByNftables:
             self._look_soon()
         if not was_open and self._listener is not None:
             self._listener.fence_opened()
+
+    async def extend(self, until_ms: int) -> int | None:
+        """The key's element is given that time at once; no renewal shortens it any more."""
+        assert self._fence is not None
+        self._handed_over = True
+        if self._busy is not None:
+            await asyncio.wait({self._busy})
+        try:
+            await asyncio.to_thread(self._fence.extend, until_ms)
+        except NftablesError as wrong:
+            self._handed_over = False
+            raise FenceRefused(f"the lease cannot be extended: {wrong.strerror}") from None
+        return self._fence.fileno()
 
     def shut(self) -> None:
         """Let nothing pass from now on."""
@@ -262,7 +304,7 @@ class ByNftables:
 
     def _look_soon(self) -> None:
         """Look at once, or when the last look is LOOK_SECONDS_MIN ago; one look at a time."""
-        if self._busy is not None:
+        if self._busy is not None or self._handed_over:
             self._again = True
             return
         loop = asyncio.get_running_loop()

@@ -30,8 +30,13 @@ TRIES = 5
 class Guard:
     """The daemon's side: holds the pipe open."""
 
-    def __init__(self) -> None:
-        read_end, self._write_end = os.pipe2(os.O_CLOEXEC)
+    def __init__(self, inherited: tuple[int, int] | None = None) -> None:
+        """`inherited`: pipe and process of a guard that a former process of this pid has started."""
+        if inherited is not None:
+            self.descriptor, self.pid = inherited
+            os.set_inheritable(self.descriptor, False)
+            return
+        read_end, self.descriptor = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
         if self.pid == 0:
             code = 1
@@ -57,14 +62,14 @@ class Guard:
         """From now on what is on the interfaces is ours: a daemon that is refused because another runs here has nothing
         to clean up."""
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._write_end, ARMED)
+            os.write(self.descriptor, ARMED)
 
     def dismiss(self) -> None:
         """There is nothing left to remove: let it end."""
         if self.pid:
             with contextlib.suppress(BrokenPipeError):
-                os.write(self._write_end, DONE)
-        os.close(self._write_end)
+                os.write(self.descriptor, DONE)
+        os.close(self.descriptor)
         if self.pid:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)

@@ -68,7 +68,8 @@ class Keeper:
         self.held_now: frozenset[Placed] = frozenset()
         """What is (about to be) held, as of this moment: whoever announces looks here first."""
         self._valid_s = valid_s
-        self._refresh = False
+        self._refresh: int | None = None
+        self._refreshed = threading.Event()
 
     def start(self, done: Callable[[Outcome], None]) -> None:
         """Start the thread; `done` is called on it."""
@@ -82,11 +83,13 @@ class Keeper:
             self._job = job
             self._wake.notify()
 
-    def refresh(self) -> None:
-        """Let what is held live for one more lifetime."""
+    def refresh(self, valid_s: int) -> threading.Event:
+        """Let what is held live for so many seconds from now; the event says that it is done."""
         with self._wake:
-            self._refresh = True
+            self._refresh = valid_s
+            self._refreshed.clear()
             self._wake.notify()
+        return self._refreshed
 
     def stop(self) -> None:
         """Let the thread end; a job under way is finished."""
@@ -102,12 +105,13 @@ class Keeper:
     def _run(self, done: Callable[[Outcome], None]) -> None:
         while True:
             with self._wake:
-                while self._job is None and not self._stopped and not self._refresh:
+                while self._job is None and not self._stopped and self._refresh is None:
                     self._wake.wait()
                 job, self._job = self._job, None
-                refresh, self._refresh = self._refresh, False
-            if refresh and self._rtnl is not None:
-                self._rtnl.refresh(sorted(self.held_now, key=lambda a: (a.index, a.ip)), self._valid_s)
+                refresh, self._refresh = self._refresh, None
+            if refresh is not None and self._rtnl is not None:
+                self._rtnl.refresh(sorted(self.held_now, key=lambda a: (a.index, a.ip)), refresh)
+                self._refreshed.set()
             if job is not None:
                 done(self.apply(job))
             elif self._stopped:

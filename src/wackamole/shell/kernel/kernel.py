@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -46,7 +47,7 @@ class Kernel:
 
     `make_fencing` is given what renews the lifetimes of held addresses. `lifetime_s`: they live so long without. `calm`
     says whether the group has settled: only then a carrier that came back counts. `peers`: the other nodes' own
-    addresses."""
+    addresses. `inherited`: a former process has left these on the interfaces for this one."""
 
     def __init__(
         self,
@@ -57,11 +58,12 @@ class Kernel:
         on_eligibility: Eligibility,
         on_record: Recorded,
         on_fenced: Callable[[bool], None] = lambda _: None,
-        make_fencing: Callable[[Callable[[], None]], Fencing] = lambda _: Unfenced(),
+        make_fencing: Callable[[Callable[[int], threading.Event]], Fencing] = lambda _: Unfenced(),
         lifetime_s: int = FOR_EVER,
         link_up_delay_ms: int = 0,
         calm: Callable[[], bool] = lambda: True,
         peers: Iterable[str] = (),
+        inherited: tuple[Vip, ...] = (),
     ) -> None:
         self._vips = vips
         self._around = Surroundings(interfaces, link_up_delay_ms)
@@ -81,7 +83,7 @@ class Kernel:
         self._touching: asyncio.TimerHandle | None = None
         self._announcer = Announcer(Sender(), self._still)
         self._serial = 0
-        self._wanted: tuple[Vip, ...] = ()
+        self._wanted: tuple[Vip, ...] = inherited
         self._held: tuple[VipKey, ...] = ()
         self._said: tuple[tuple[VipKey, NotEligible], ...] | None = None
         self._put_back: deque[float] = deque(maxlen=PUT_BACK_MAX)

@@ -14,6 +14,7 @@ import os
 import resource
 import socket
 import struct
+import threading
 from collections.abc import Iterable, Iterator
 
 NETLINK_NETFILTER = 12
@@ -191,6 +192,11 @@ def elements(family: int, table_name: str, name: str, keys: Iterable[bytes], *, 
     return found
 
 
+def no_elements(family: int, table_name: str, name: str) -> Message:
+    """Remove every element of a set."""
+    return DELSETELEM, 0, family, text(1, table_name) + text(2, name)
+
+
 def timed_element(family: int, table_name: str, name: str, key: bytes, timeout_ms: int) -> Message:
     """Add an element that ends after so many milliseconds."""
     body = text(1, table_name) + text(2, name) + nested(3, nested(1, _value(1, key), long(4, timeout_ms)))
@@ -227,11 +233,16 @@ def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 class Nftables:
     """A socket that asks and changes; `high`: one that may own tables, above every engine's descriptors."""
 
-    def __init__(self, *, high: bool = False) -> None:
-        self._socket = _open()
-        if high:
-            self._socket = raised(self._socket)
+    def __init__(self, *, high: bool = False, descriptor: int | None = None) -> None:
+        if descriptor is not None:  # a former process's, which owns tables
+            os.set_inheritable(descriptor, False)
+            self._socket = socket.socket(fileno=descriptor)
+        else:
+            self._socket = _open()
+            if high:
+                self._socket = raised(self._socket)
         self._sequence = 0
+        self._turn = threading.Lock()  # one question at a time: answers go to whoever reads
 
     def fileno(self) -> int:
         """The descriptor."""
@@ -239,6 +250,10 @@ class Nftables:
 
     def commit(self, messages: Iterable[Message]) -> None:
         """Make all changes, or none: NftablesError with the first reason."""
+        with self._turn:
+            self._commit(messages)
+
+    def _commit(self, messages: Iterable[Message]) -> None:
         first = self._sequence + 1
         parts = [_pack(BATCH_BEGIN, NLM_F_REQUEST, first, 0, b"", resource_id=10)]
         count = first
@@ -265,6 +280,10 @@ class Nftables:
 
     def ask(self, kind: int, family: int, body: bytes, *, dump: bool = False) -> list[bytes]:
         """The bodies of the answer; [] where there is no such thing."""
+        with self._turn:
+            return self._ask(kind, family, body, dump=dump)
+
+    def _ask(self, kind: int, family: int, body: bytes, *, dump: bool) -> list[bytes]:
         self._sequence += 1
         wanted = self._sequence
         flags = NLM_F_REQUEST | (NLM_F_DUMP if dump else NLM_F_ACK)
