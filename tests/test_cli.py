@@ -35,7 +35,20 @@ def test_version_and_help() -> None:
     assert wackamole("--version").stdout == f"wackamole {__version__}\n"
     done = wackamole("--help")
     assert done.returncode == 0
-    for verb in ("run", "check", "status", "events", "move", "drain", "resume", "balance", "leave", "keygen", "lab"):
+    for verb in (
+        "run",
+        "check",
+        "status",
+        "events",
+        "move",
+        "drain",
+        "resume",
+        "balance",
+        "leave",
+        "release",
+        "keygen",
+        "lab",
+    ):
         assert f" {verb} " in done.stdout
 
 

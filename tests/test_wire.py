@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -13,25 +13,59 @@ from hypothesis import strategies as st
 
 from wackamole import wire
 from wackamole.core import messages as say
-from wackamole.core.messages import Adopt, Attributes, Beat, KnownVip, StateMessage
-from wackamole.core.model import Address, NodeId, Report, Row, ViewId, Vip
+from wackamole.core.messages import Adopt, Attributes, Beat, KnownVip, Moves, StateMessage
+from wackamole.core.model import (
+    BLOCKED_MAX,
+    MEMBERS_MAX,
+    ROW_ADDRESSES_MAX,
+    ROWS_MAX,
+    VIPS_MAX,
+    Address,
+    Electorate,
+    NodeId,
+    NotEligible,
+    Report,
+    Row,
+    ViewId,
+    Vip,
+    VipKey,
+)
 from wackamole.engine.contract import PAYLOAD_BYTES_MAX
 
 VIEW = ViewId(1, 8, 0)
-st.register_type_strategy(int, st.integers(0, 2**63 - 1))  # what MessagePack can carry
-names = st.text(min_size=1, max_size=20)
+st.register_type_strategy(int, st.integers(0, 2**31))
+names = st.text("abz.:-_09~", min_size=1, max_size=20)
+nodes = st.integers(1, 2**32 - 1).map(NodeId)
 ips = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
-addresses = st.builds(Address, ip=ips, prefix=st.integers(0, 32), interface=st.text(max_size=15))
+interfaces = st.sampled_from(("", "eth0", "br-lan.100", "ä"))
+addresses = st.builds(Address, ip=ips, prefix=st.integers(0, 32), interface=interfaces)
 vips = st.builds(Vip, name=names, addresses=st.lists(addresses, min_size=1, max_size=3).map(tuple))
-rows = vips.map(lambda v: Row(v.key, v))
-reports = st.builds(Report, weight=st.integers(0, wire.WEIGHT_MAX))
-strategies: dict[Any, Any] = {Vip: vips, Address: addresses, Row: rows, Report: reports}
+votes = st.lists(st.tuples(names, st.integers(0, wire.VOTES_MAX)), max_size=3).map(tuple)
+electorates = st.builds(Electorate, epoch=st.integers(0, 2**50), votes=votes)
+strategies: dict[Any, Any] = {
+    NodeId: nodes,
+    VipKey: vips.map(lambda v: v.key),
+    Vip: vips,
+    Row: vips.map(lambda v: Row(v.key, v)),
+    Report: st.builds(
+        Report,
+        node=nodes,
+        incarnation=st.integers(0, 2**64 - 1),
+        name=names,
+        nodes=st.lists(names, max_size=3).map(tuple),
+        votes=votes,
+        electorates=st.lists(electorates, max_size=2).map(tuple),
+        weight=st.integers(0, wire.WEIGHT_MAX),
+    ),
+    say.Restart: st.builds(say.Restart, bound_ms=st.integers(0, wire.RESTART_MS_MAX), sent_ms=st.integers(0, 2**50)),
+    say.StateMessage: st.builds(say.StateMessage, round=st.integers(1, 2**31)),
+}
 for kind, strategy in strategies.items():
     st.register_type_strategy(kind, strategy)
-messages = st.one_of(*[st.builds(kind) for kind in get_args(say.Message)])
+messages = st.one_of(*[st.from_type(kind) for kind in get_args(say.Message)])
 
 
-@given(messages, st.builds(ViewId, st.integers(1, 2**32 - 1), st.integers(0, 2**60), st.integers(0, 2**30)))
+@given(messages, st.builds(ViewId, st.integers(1, 2**32 - 1), st.integers(0, 2**50), st.integers(0, 2**30)))
 @settings(max_examples=300)
 def test_every_message_comes_back_as_it_was(message: say.Message, view: ViewId) -> None:
     assert wire.decode(wire.encode(view, message)) == (view, message)
@@ -126,11 +160,84 @@ def test_addresses_that_are_none_are_refused_before_they_reach_the_kernel(vip: V
         wire.decode(wire.encode(VIEW, message))
 
 
-@pytest.mark.parametrize("weight", [-1, wire.WEIGHT_MAX + 1])
-def test_a_weight_that_no_config_can_have_is_refused(weight: int) -> None:
-    message = Attributes(Report(NodeId(1), 1, "a", weight=weight))
-    with pytest.raises(wire.WireError, match="weight"):
-        wire.decode(wire.encode(VIEW, message))
+REPORT = Report(NodeId(1), 1, "a")
+VIP = Vip("v", (Address("10.0.0.1", 32),))
+TOO_MANY = tuple(Vip(f"v{i}", (Address("10.0.0.1", 32),)) for i in range(VIPS_MAX + 1))
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (Attributes(replace(REPORT, weight=-1)), "weight of -1"),
+        (Attributes(replace(REPORT, weight=wire.WEIGHT_MAX + 1)), "weight of 1001"),
+        (Attributes(replace(REPORT, node=NodeId(0))), "node number of 0"),
+        (Attributes(replace(REPORT, node=NodeId(2**32))), "node number"),
+        (Attributes(replace(REPORT, incarnation=-1)), "incarnation of -1"),
+        (Attributes(replace(REPORT, name="")), "'' is no name"),
+        (Attributes(replace(REPORT, name="a\nb")), "is no name"),
+        (Attributes(replace(REPORT, lease_ms=wire.LEASE_MS_MAX + 1)), "lease of"),
+        (Attributes(replace(REPORT, component=2**53)), "component of"),
+        (Attributes(replace(REPORT, placement_version=2**53 + 1)), "version of placement"),
+        (Attributes(replace(REPORT, version="v" * 513)), "too long"),
+        (Attributes(replace(REPORT, nodes=("n",) * (MEMBERS_MAX + 1))), "513 nodes are more than 512"),
+        (Attributes(replace(REPORT, votes=(("a", 1001),))), "number of votes of 1001"),
+        (Attributes(replace(REPORT, votes=(("a", 1),) * (MEMBERS_MAX + 1))), "513 votes"),
+        (Attributes(replace(REPORT, electorates=(Electorate(-1, ()),))), "epoch of an electorate of -1"),
+        (Attributes(replace(REPORT, electorates=(Electorate(1, ()),) * 65)), "65 electorates"),
+        (Attributes(replace(REPORT, known=(VipKey("no key"),))), "no VIP's key"),
+        (Attributes(replace(REPORT, known=(VIP.key,) * (VIPS_MAX + 1))), "VIPs known"),
+        (Attributes(replace(REPORT, ineligible=((VIP.key, NotEligible.REFUSED),) * (2 * VIPS_MAX + 1))), "reasons"),
+        (Attributes(REPORT, TOO_MANY), "4097 new VIPs are more than 4096"),
+        (Attributes(REPORT, (Vip("v", VIP.addresses * (ROW_ADDRESSES_MAX + 1)),)), "16384 addresses"),
+        (Attributes(REPORT, (Vip("v", (Address("10.0.0.1", 32, "a/b"),)),)), "no interface"),
+        (Attributes(REPORT, (Vip("v", (Address("fe80::1%eth0", 64),)),)), "no interface"),
+        (StateMessage(0, REPORT, (), (), (), ()), "round of 0"),
+        (StateMessage(2**31 + 1, REPORT, (), (), (), ()), "round of"),
+        (StateMessage(1, REPORT, (KnownVip(VIP, 2**53 + 1),), (), (), ()), "generation of"),
+        (StateMessage(1, REPORT, (KnownVip(VIP, -1),), (), (), ()), "generation of -1"),
+        (StateMessage(1, REPORT, (KnownVip(VIP, 1),) * (2 * VIPS_MAX + 1), (), (), ()), "8193 VIPs known"),
+        (StateMessage(1, REPORT, (), (VIP.key,) * (ROWS_MAX + 1), (), ()), "VIPs held"),
+        (StateMessage(1, REPORT, (), (), (VIP.key,) * (ROWS_MAX + 1), ()), "on their way out"),
+        (StateMessage(1, REPORT, (), (), (), ((NodeId(2), 1),) * (MEMBERS_MAX + 1)), "evicted members"),
+        (StateMessage(1, REPORT, (), (), (), ((NodeId(0), 1),)), "node number of 0"),
+        (StateMessage(1, REPORT, (), (), (), (), ((VIP.key, NodeId(2)),) * (BLOCKED_MAX + 1)), "blocked VIPs"),
+        (StateMessage(1, REPORT, (), (), (), (), (), ((NodeId(2), 1, 1),) * (MEMBERS_MAX + 1)), "lapsing members"),
+        (StateMessage(1, REPORT, (), (), (), (), (), ((NodeId(2), 1, 2**40),)), "lease of"),
+        (Moves((say.Move(VIP.key, NodeId(1), 2**60, NodeId(2)),), operator=True), "generation of"),
+        (Moves((say.Move(VIP.key, NodeId(1), 1, NodeId(-2)),), operator=True), "node number of -2"),
+        (Moves((say.Move(VIP.key, NodeId(1), 1, NodeId(2)),) * (ROWS_MAX + 1), operator=True), "moves"),
+        (say.Released(((VIP.key, -1),)), "generation of -1"),
+        (say.Released(((VIP.key, 1),) * (ROWS_MAX + 1)), "released VIPs"),
+        (say.Failed(VIP.key, 1, "r" * 513), "too long"),
+        (say.Failed(VIP.key, 2**60, "r"), "generation of"),
+        (Beat(-1, 0, "", 0), "number of a beat"),
+        (Beat(1, 2**60, "", 0), "number of messages"),
+        (Beat(1, 0, "", -1), "time of -1"),
+        (Beat(1, 0, "x" * 513, 1), "too long"),
+        (say.Assign(((VIP.key, 1, NodeId(0)),)), "node number of 0"),
+        (say.Assign(((VIP.key, 1, NodeId(1)),) * (ROWS_MAX + 1)), "assigned VIPs"),
+        (say.Evict(NodeId(0), 1, 1), "node number of 0"),
+        (say.Evict(NodeId(1), 1, 1, 2**40), "round of"),
+        (say.Evict(NodeId(1), 1, -1), "number of messages"),
+        (say.Lapsed(NodeId(1), -1), "incarnation"),
+        (say.Drain(NodeId(2**33), draining=True), "node number"),
+        (Adopt((Row(VIP.key, VIP, holder=NodeId(0)),)), "node number of 0"),
+        (Adopt((Row(VIP.key, VIP, generation=-1),)), "generation of -1"),
+        (Adopt((Row(VIP.key, VIP, releasing=((NodeId(1), 1),) * (MEMBERS_MAX + 1)),)), "that release it"),
+        (Adopt((Row(VIP.key, VIP),) * (ROWS_MAX + 1)), "8193 rows are more than 8192"),
+    ],
+    ids=lambda x: type(x).__name__ if not isinstance(x, str) else x[:24],
+)
+def test_what_nobody_of_ours_says_is_refused_with_a_sentence(message: say.Message, words: str) -> None:
+    payload = wire.encode(VIEW, message)
+    with pytest.raises(wire.WireError, match=words):
+        wire.decode(payload)
+
+
+@pytest.mark.parametrize("view", [ViewId(-1, 0, 0), ViewId(1, 2**60, 0), ViewId(1, 0, -1)])
+def test_a_view_that_no_engine_gives_out_is_refused(view: ViewId) -> None:
+    with pytest.raises(wire.WireError, match="view of"):
+        wire.decode(wire.encode(view, say.Unstick()))
 
 
 def test_a_row_under_anothers_key_is_refused() -> None:

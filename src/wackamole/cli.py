@@ -85,7 +85,10 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Validate a configuration file: all problems at once, each with its place."""
+    from dataclasses import replace
+
     from .config import ConfigError, load
+    from .core.model import Partition, Takeover
     from .keys import KeyRefused, read
 
     problems: tuple[str, ...] = ()
@@ -95,6 +98,10 @@ def check(
     except ConfigError as wrong:
         problems = wrong.problems
     else:
+        fence = found.fence
+        if found.cluster.partition is Partition.MAJORITY:
+            fence = replace(fence, takeover=Takeover.STRICT)  # always so
+        notes.append(f"fence {fence.mode}: {fence.arithmetic(found.engine.detection_ms, found.engine.evict_after_ms)}")
         if found.cluster.key_file is None:
             notes.append("no key_file: anybody on the ring's network can join it; `wackamole keygen` makes a key")
         else:
@@ -267,6 +274,29 @@ def leave(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
         _print_json(done)
     else:
         print(f"{done['leaving']} hands over and leaves")
+
+
+@app.command()
+def release(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
+    """Remove what a dead daemon left on this host: its addresses and its fence. Never while one lives."""
+    from .shell.kernel.release import NotReleased
+    from .shell.kernel.release import release as release_all
+
+    try:
+        done = release_all(socket)
+    except NotReleased as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    if as_json:
+        addresses = [{"address": address, "interface": interface} for address, interface in done.addresses]
+        _print_json({"addresses": addresses, "tables": list(done.tables)})
+        return
+    for address, interface in done.addresses:
+        print(f"removed {address} from {interface}")
+    for table in done.tables:
+        print(f"removed the nftables table netdev {table}")
+    if not done.addresses and not done.tables:
+        print("nothing was left")
 
 
 @app.command()

@@ -20,12 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .core.model import Address, Partition, Settings, Takeover, Vip
+from .core.model import ADDRESSES_MAX, NODES_MAX, VIPS_MAX, Address, Partition, Settings, Takeover, Vip
 from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
 from .wire import VOTES_MAX, WEIGHT_MAX
 
-NODES_MAX = 64
-VIPS_MAX = 4096
 ADDRESSES_PER_VIP_MAX = 64
 FILE_BYTES_MAX = 4 << 20
 DETECTION_MS_MIN, DETECTION_MS_MAX = 200, 60_000
@@ -92,6 +90,18 @@ class FenceConfig:
         if self.mode == "lifetime":
             return self.lifetime_s * 1000 + LIFETIME_LATE_MS + self.beat_age_max_ms + FENCE_SLACK_MS
         return 0
+
+    def arithmetic(self, detection_ms: int, evict_after_ms: int) -> str:
+        """What these times mean, for people (docs/fence.md)."""
+        dark = self.dark_after_ms
+        if not dark:
+            return "no fence: nothing silences a frozen host or daemon, and it is not replaced"
+        lost = detection_ms + (dark + dark // 100 if self.takeover is Takeover.STRICT else 0)
+        double = 0 if self.takeover is Takeover.STRICT else max(0, dark - FENCE_SLACK_MS - detection_ms)
+        return (
+            f"a silent host is dark after {dark}ms and evicted after {evict_after_ms}ms; a lost one is replaced after"
+            f" {lost}ms; if it is only frozen, two may answer for {double}ms"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -583,6 +593,8 @@ class _Reader:
                 self.wrong(f"{where}.prefer", "names a node twice")
             if name and addresses:
                 found.append(VipConfig(Vip(name, addresses), prefer))
+        if len(taken) > ADDRESSES_MAX:
+            self.wrong("vip", f"there are {len(taken)} addresses in all; at most {ADDRESSES_MAX} are supported")
         return tuple(found)
 
     def addresses(self, table: dict[str, Any], where: str) -> tuple[Address, ...]:

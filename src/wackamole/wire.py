@@ -9,14 +9,27 @@ with a sentence, and nothing else is ever raised.
 
 from __future__ import annotations
 
+import re
 import zlib
+from collections.abc import Iterable, Sized
 from ipaddress import ip_address
-from typing import Any, get_args
+from typing import Any, assert_never, get_args
 
 import msgspec
 
 from .core import messages as say
-from .core.model import Address, Report, ViewId, Vip
+from .core.model import (
+    BLOCKED_MAX,
+    MEMBERS_MAX,
+    ROW_ADDRESSES_MAX,
+    ROWS_MAX,
+    VIPS_MAX,
+    Address,
+    Report,
+    Row,
+    ViewId,
+    Vip,
+)
 from .engine.contract import PAYLOAD_BYTES_MAX
 
 VERSION = 1
@@ -27,6 +40,15 @@ TEXT_MAX = 512
 WEIGHT_MAX = 1000
 VOTES_MAX = 1000
 RESTART_MS_MAX = 60_000
+LEASE_MS_MAX = 3_600_000
+ROUNDS_MAX = 2**31
+COUNT_MAX = 2**53
+NODE_MAX = 2**32 - 1
+INCARNATION_MAX = 2**64 - 1
+NAME = re.compile(r"[\x21-\x22\x24-\x7e]{1,63}\Z")
+"""A node's or VIP's: printable, without blanks, and without the # that keys have."""
+KEY = re.compile(r"[\x21-\x22\x24-\x7e]{1,63}#[0-9a-f]{12}\Z")
+INTERFACE = re.compile(r"[^\s/]{1,15}\Z")
 ELECTORATES_MAX = 64
 
 _BY_NAME: dict[str, type] = {kind.__name__: kind for kind in get_args(say.Message)}
@@ -73,6 +95,9 @@ def decode(payload: bytes) -> tuple[ViewId, say.Message]:
         message: say.Message = _DECODERS[name].decode(rest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
         raise WireError(f"not a message: {wrong}") from None
+    _check_count("view", view.node)
+    _check_count("view", view.seq)
+    _check_count("view", view.change)
     _check(message)
     return view, message
 
@@ -89,56 +114,128 @@ def _inflate(body: bytes) -> bytes:
 
 
 def _check(message: say.Message) -> None:
-    """What the types cannot say: addresses must be addresses, texts short."""
+    """What the types cannot say: addresses must be addresses, texts short, lists no longer and numbers no greater than
+    anybody of ours makes them. What grows by one at a time stays far below what MessagePack can carry."""
     match message:
         case say.StateMessage():
+            _check_number("round", message.round, 1, ROUNDS_MAX)
+            _check_report(message.report)
+            _check_length("VIPs known", message.known, 2 * VIPS_MAX)  # its own, and those that it holds still
+            _check_length("VIPs held", message.held, ROWS_MAX)
+            _check_length("VIPs on their way out", message.releasing, ROWS_MAX)
+            _check_length("evicted members", message.evicted, MEMBERS_MAX)
+            _check_length("blocked VIPs", message.blocked, BLOCKED_MAX)
+            _check_length("lapsing members", message.lapsing, MEMBERS_MAX)
             for known in message.known:
-                _check_vip(known.vip)
-            _check_report(message.report)
+                _check_count("generation", known.generation)
+            _check_vips(known.vip for known in message.known)
+            _check_keys(*message.held, *message.releasing, *(key for key, _ in message.blocked))
+            for node, incarnation in message.evicted:
+                _check_member(node, incarnation)
+            for _, node in message.blocked:
+                _check_node(node)
+            for node, incarnation, wait_ms in message.lapsing:
+                _check_member(node, incarnation)
+                _check_number("lease", wait_ms, 0, LEASE_MS_MAX)
         case say.Attributes():
-            for vip in message.new:
-                _check_vip(vip)
             _check_report(message.report)
-        case say.Adopt():
-            for row in message.rows:
-                _check_vip(row.vip)
-                if row.key != row.vip.key:
-                    raise WireError(f"row {row.key[:80]!r} has another VIP's key")
+            _check_length("new VIPs", message.new, VIPS_MAX)
+            _check_vips(message.new)
+        case say.Moves():
+            _check_length("moves", message.moves, ROWS_MAX)
+            for move in message.moves:
+                _check_keys(move.key)
+                _check_node(move.holder, move.to)
+                _check_count("generation", move.generation)
+        case say.Released():
+            _check_length("released VIPs", message.released, ROWS_MAX)
+            for key, generation in message.released:
+                _check_keys(key)
+                _check_count("generation", generation)
         case say.Restart():
-            _check_restart(message.bound_ms)
+            _check_number("restart", message.bound_ms, 0, RESTART_MS_MAX)
+            _check_count("time", message.sent_ms)
         case say.Failed():
+            _check_keys(message.key)
+            _check_count("generation", message.generation)
             _check_text(message.reason)
-        case _:
+        case say.Beat():
+            _check_count("number of a beat", message.number)
+            _check_count("number of messages", message.applied)
+            _check_count("time", message.sent_ms)
+            _check_text(message.digest)
+        case say.Assign():
+            _check_length("assigned VIPs", message.assigned, ROWS_MAX)
+            for key, generation, node in message.assigned:
+                _check_keys(key)
+                _check_count("generation", generation)
+                _check_node(node)
+        case say.Evict():
+            _check_member(message.node, message.incarnation)
+            _check_count("number of messages", message.heard)
+            _check_number("round", message.round, 0, ROUNDS_MAX)
+        case say.Lapsed():
+            _check_member(message.node, message.incarnation)
+        case say.Drain():
+            _check_node(message.node)
+        case say.Unstick():
             pass
+        case say.Adopt():
+            _check_length("rows", message.rows, ROWS_MAX)
+            _check_vips(row.vip for row in message.rows)
+            for row in message.rows:
+                _check_row(row)
+        case _:
+            assert_never(message)
 
 
 def _check_report(report: Report) -> None:
-    _check_text(report.name, *report.nodes, report.version)
+    _check_member(report.node, report.incarnation)
+    _check_name(report.name)
+    _check_length("nodes", report.nodes, MEMBERS_MAX)
+    for name in report.nodes:
+        _check_name(name)
+    _check_text(report.version, report.config_digest)
+    _check_length("VIPs known", report.known, VIPS_MAX)
+    _check_length("reasons", report.ineligible, 2 * VIPS_MAX)
+    _check_keys(*report.known, *(key for key, _ in report.ineligible))
+    _check_number("weight", report.weight, 0, WEIGHT_MAX)
+    _check_number("lease", report.lease_ms, 0, LEASE_MS_MAX)
+    _check_number("restart", report.restart_ms, 0, RESTART_MS_MAX)
+    _check_number("component", report.component, 0, MEMBERS_MAX)
+    _check_count("version of placement", report.placement_version)
+    _check_length("electorates", report.electorates, ELECTORATES_MAX)
+    for votes in (report.votes, *(electorate.votes for electorate in report.electorates)):
+        _check_length("votes", votes, MEMBERS_MAX)
+        for name, number in votes:
+            _check_name(name)
+            _check_number("number of votes", number, 0, VOTES_MAX)
     for electorate in report.electorates:
-        if electorate.epoch < 0:
-            raise WireError(f"epoch {electorate.epoch} of an electorate is below 0")
-    if len(report.electorates) > ELECTORATES_MAX:
-        raise WireError(f"{len(report.electorates)} electorates are more than {ELECTORATES_MAX}")
-    for name, votes in (*report.votes, *(pair for e in report.electorates for pair in e.votes)):
-        _check_text(name)
-        if not 0 <= votes <= VOTES_MAX:
-            raise WireError(f"{votes} votes are not from 0 to {VOTES_MAX}")
-    _check_restart(report.restart_ms)
-    if not 0 <= report.weight <= WEIGHT_MAX:
-        raise WireError(f"a weight of {report.weight} is not from 0 to {WEIGHT_MAX}")
+        _check_count("epoch of an electorate", electorate.epoch)
 
 
-def _check_restart(bound_ms: int) -> None:
-    if not 0 <= bound_ms <= RESTART_MS_MAX:
-        raise WireError(f"a restart within {bound_ms} ms is not from 0 to {RESTART_MS_MAX} ms")
+def _check_row(row: Row) -> None:
+    if row.key != row.vip.key:
+        raise WireError(f"row {row.key[:80]!r} has another VIP's key")
+    _check_count("generation", row.generation)
+    _check_node(*(n for n in (row.holder, row.target, row.previous) if n is not None))
+    _check_length("members that release it", row.releasing, MEMBERS_MAX)
+    for node, generation in row.releasing:
+        _check_node(node)
+        _check_count("generation", generation)
 
 
-def _check_vip(vip: Vip) -> None:
-    _check_text(vip.name)
-    if not vip.addresses:
-        raise WireError(f"VIP {vip.name!r} has no address")
-    for address in vip.addresses:
-        _check_address(address)
+def _check_vips(vips: Iterable[Vip]) -> None:
+    addresses = 0
+    for vip in vips:
+        _check_name(vip.name)
+        if not vip.addresses:
+            raise WireError(f"VIP {vip.name!r} has no address")
+        addresses += len(vip.addresses)
+        if addresses > ROW_ADDRESSES_MAX:
+            raise WireError(f"there are more than {ROW_ADDRESSES_MAX} addresses")
+        for address in vip.addresses:
+            _check_address(address)
 
 
 def _check_address(address: Address) -> None:
@@ -147,11 +244,48 @@ def _check_address(address: Address) -> None:
         ip = ip_address(address.ip)
     except ValueError:
         raise WireError(f"{address.ip!r} is not an address") from None
+    if "%" in address.ip or (address.interface and not INTERFACE.match(address.interface)):
+        raise WireError(f"{address.interface or address.ip!r} is no interface")
     if not 0 <= address.prefix <= ip.max_prefixlen:
         raise WireError(f"{address.ip} cannot have prefix length {address.prefix}")
+
+
+def _check_name(name: str) -> None:
+    if not NAME.match(name):
+        raise WireError(f"{name[:80]!r} is no name")
+
+
+def _check_keys(*keys: str) -> None:
+    for key in keys:
+        if not KEY.match(key):
+            raise WireError(f"{key[:80]!r} is no VIP's key")
 
 
 def _check_text(*texts: str) -> None:
     for text in texts:
         if len(text) > TEXT_MAX:
             raise WireError(f"a text of {len(text)} characters is too long")
+
+
+def _check_length(what: str, listed: Sized, most: int) -> None:
+    if len(listed) > most:
+        raise WireError(f"{len(listed)} {what} are more than {most}")
+
+
+def _check_number(what: str, number: int, least: int, most: int) -> None:
+    if not least <= number <= most:
+        raise WireError(f"a {what} of {number} is not from {least} to {most}")
+
+
+def _check_count(what: str, number: int) -> None:
+    _check_number(what, number, 0, COUNT_MAX)
+
+
+def _check_node(*nodes: int) -> None:
+    for node in nodes:
+        _check_number("node number", node, 1, NODE_MAX)
+
+
+def _check_member(node: int, incarnation: int) -> None:
+    _check_node(node)
+    _check_number("incarnation", incarnation, 0, INCARNATION_MAX)

@@ -50,8 +50,12 @@ def on_kernel(w: Work, event: KernelConfirmed) -> None:
 
 
 def wish(w: Work) -> tuple[Vip, ...]:
-    """What my kernel shall have."""
+    """What my kernel shall have. Never what my config does not have, whatever members say: an address of theirs on my
+    interface would be a hole in my network. What a reload took away stays until it is agreed that it goes."""
     me = w.s.me
+    mine = {v.key for v in w.s.settings.vips}
+    if me in w.reports:
+        mine |= frozenset(w.reports[me].known)
     if w.s.phase is Phase.SETTLED or (w.s.phase is Phase.EXCHANGE and me in w.reports):
         failing = {(r.key, r.generation) for r in w.s.refusals if r.generation is not None}
         # what I may not have I do not take, although the group gave it to me before it has heard of that: alone with a
@@ -62,6 +66,7 @@ def wish(w: Work) -> tuple[Vip, ...]:
             for row in w.s.table.rows
             if row.holder == me
             and row.target == me
+            and row.key in mine
             and (row.key, row.generation) not in failing
             and row.key not in barred
         )

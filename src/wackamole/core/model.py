@@ -17,6 +17,15 @@ NodeId = NewType("NodeId", int)
 VipKey = NewType("VipKey", str)
 """`name#digest`: a VIP as everybody knows it who has the same definition of it (hazard 8)."""
 
+NODES_MAX, VIPS_MAX, ADDRESSES_MAX = 64, 4096, 8192
+"""Of one config; addresses are those of all its VIPs together."""
+MEMBERS_MAX = 512
+"""Of a group: more than an engine can have, and more than a config has, since the group may be a foreign Corosync's."""
+ROWS_MAX, ROW_ADDRESSES_MAX = 2 * VIPS_MAX, 2 * ADDRESSES_MAX
+"""Of a table, whoever fills it: room for two configs during a rolling change. More VIPs than that get no row."""
+BLOCKED_MAX = 2 * ROWS_MAX
+"""Pairs of a VIP and a member that may serve it still."""
+
 PLACEMENT_VERSION = 1
 """Raised at every change of placement's outcome; members that differ let one of them assign (hazard 9)."""
 

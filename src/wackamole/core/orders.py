@@ -34,7 +34,6 @@ from .model import (
     NodeId,
     NotEligible,
     Phase,
-    Row,
     Vip,
     VipKey,
 )
@@ -124,9 +123,7 @@ def on_attributes(w: Work, sender: NodeId, message: Attributes) -> None:
         return
     report = replace(message.report, node=sender)
     w.put_report(report)
-    for vip in message.new:
-        if vip.key not in w.rows:
-            w.put(Row(vip.key, vip))
+    w.add_rows(message.new)
     if w.s.phase is Phase.SETTLED and report.mature and not all(r.mature for r in w.reports.values()):
         views.mature_all(w)
     settling.settle(w)
@@ -228,9 +225,10 @@ def on_assign(w: Work, sender: NodeId, message: Assign) -> None:
     """Orphans, given out by the first member because configs differ (hazard 9)."""
     if w.s.phase is not Phase.SETTLED or sender != w.first():
         return
+    facts = w.placement()
     for key, generation, to in message.assigned:
         row = w.rows.get(key)
-        if row is None or row.generation != generation or to not in w.reports:
+        if row is None or row.generation != generation or facts.forbidden(to, key):
             continue
         if placing.free(row, placing.by_ip(w.rows.values())):
             settling.give(w, row, to)

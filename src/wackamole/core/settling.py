@@ -7,6 +7,7 @@ from dataclasses import replace
 from . import placement as placing
 from .agreed import agreement
 from .model import (
+    MEMBERS_MAX,
     Cause,
     NodeId,
     NotEligible,
@@ -105,7 +106,7 @@ def evict(w: Work, node: NodeId, incarnation: int) -> None:
 
 def must_release(w: Work, row: Row, node: NodeId) -> None:
     """A member that lost a VIP keeps it blocked until it has confirmed that it is gone."""
-    if not any(n == node for n, _ in row.releasing):
+    if not any(n == node for n, _ in row.releasing) and len(row.releasing) < MEMBERS_MAX:
         generation = row.generation + 1
         entry = (*row.releasing, (node, generation))
         w.put(replace(row, generation=generation, releasing=tuple(sorted(entry))))

@@ -16,7 +16,10 @@ from .messages import (
     StateMessage,
 )
 from .model import (
+    ADDRESSES_MAX,
+    BLOCKED_MAX,
     PLACEMENT_VERSION,
+    VIPS_MAX,
     Cause,
     Left,
     NodeId,
@@ -175,7 +178,14 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
     assert view is not None
     me = w.s.me
     old_statement = w.s.statement
-    definitions = {row.key: row.vip for row in w.rows.values()}
+    definitions = {vip.key: vip for vip in (*w.s.settings.vips, *w.s.wanted)}
+    addresses = sum(len(vip.addresses) for vip in definitions.values())
+    for row in [
+        w.rows[key] for key in sorted(w.rows)
+    ]:  # of VIPs that are not mine as many as a config may have: others know them as well
+        addresses += len(row.vip.addresses)
+        if len(definitions) < VIPS_MAX and addresses <= ADDRESSES_MAX:
+            definitions.setdefault(row.key, row.vip)
     generations = {row.key: row.generation for row in w.rows.values()}
     sticky = {row.key for row in w.rows.values() if row.sticky}
     may = frozenset(w.s.may_hold)
@@ -183,7 +193,8 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
         held = [k for k in old_statement.held if k in may]
         for known in old_statement.known:
             key = known.vip.key
-            definitions.setdefault(key, known.vip)
+            if len(definitions) < VIPS_MAX:
+                definitions.setdefault(key, known.vip)
             generations[key] = max(generations.get(key, 0), known.generation)
             if known.sticky:
                 sticky.add(key)
@@ -195,10 +206,6 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
         # Handed over by my predecessor, and reserved for me, if it is not too late.
         held += [v.key for v in w.s.inherited if w.now_ms < w.s.inherited_until_ms]
         w.s = replace(w.s, inherited=())
-    for vip in w.s.settings.vips:
-        definitions.setdefault(vip.key, vip)
-    for vip in w.s.wanted:
-        definitions.setdefault(vip.key, vip)
     here = frozenset(view.members) if stay is None else stay
     blocked = {(r.key, n) for r in w.rows.values() for n, _ in r.releasing if n in w.evicted and n in here}
     blocked |= {(k, n) for k, n in blocked_before if n in w.evicted and n in here}
@@ -217,7 +224,7 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
         held=tuple(sorted(held_set)),
         releasing=tuple(k for k in w.s.may_hold if k not in held_set and k in definitions),
         evicted=tuple(sorted(w.evicted.items())),
-        blocked=tuple(sorted(blocked)),
+        blocked=tuple(sorted(blocked)[:BLOCKED_MAX]),
         lapsing=tuple((n, i, ms) for n, (i, ms) in sorted(w.lapsing.items())),
     )
     w.rows, w.reports = {}, {}
@@ -287,11 +294,11 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     w.put_report(report)
     if sender == w.s.me:
         w.s = replace(w.s, next_beat_ms=w.now_ms)  # only now may a beat renew my lease (hazard 16)
+    w.add_rows(known.vip for known in message.known)
     for known in message.known:
-        key = known.vip.key
-        row = w.rows.get(key)
+        row = w.rows.get(known.vip.key)
         if row is None:
-            row = Row(key, known.vip, generation=known.generation, sticky=known.sticky)
+            continue
         w.put(replace(row, generation=max(row.generation, known.generation), sticky=row.sticky or known.sticky))
     for key in message.held:
         if key in w.rows:

@@ -3,6 +3,7 @@ do with them. The other modules of the core are functions of a Work."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from . import placement as placing
@@ -12,11 +13,15 @@ from .messages import (
     Message,
 )
 from .model import (
+    MEMBERS_MAX,
+    ROW_ADDRESSES_MAX,
+    ROWS_MAX,
     NodeId,
     Phase,
     Report,
     Row,
     Table,
+    Vip,
     VipKey,
 )
 from .state import Said, State
@@ -69,6 +74,17 @@ class Work:
         """Change a row."""
         self.rows[row.key] = row
         self.table_changed = True
+
+    def add_rows(self, vips: Iterable[Vip]) -> None:
+        """Rows for those VIPs that the table does not have, in this order, as far as there is room: whatever members say,
+        a table stays one that fits into a message."""
+        addresses = sum(len(row.vip.addresses) for row in self.rows.values())
+        for vip in vips:
+            addresses += len(vip.addresses)
+            if vip.key in self.rows or len(self.rows) >= ROWS_MAX or addresses > ROW_ADDRESSES_MAX:
+                addresses -= len(vip.addresses)
+            else:
+                self.put(Row(vip.key, vip))
 
     def put_report(self, report: Report) -> None:
         """Change a member's report."""
@@ -133,7 +149,7 @@ class Work:
 
     def expect_lapse(self, node: NodeId, incarnation: int, wait_ms: int) -> None:
         """A lost member may go on serving what it had for so long, counted from now at the latest."""
-        if wait_ms <= 0:
+        if wait_ms <= 0 or (node not in self.lapsing and len(self.lapsing) >= MEMBERS_MAX):
             return
         _, known_ms = self.lapsing.get(node, (incarnation, 0))
         self.lapsing[node] = (incarnation, max(wait_ms, known_ms))

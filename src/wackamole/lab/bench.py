@@ -85,10 +85,15 @@ class Bench:
         return made
 
     @contextmanager
-    def cluster(self, vips: int, *, settings: str = "", cluster: str = "") -> Iterator[Lab]:
+    def cluster(self, vips: int, *, settings: str = "", cluster: str = "", rings: int = 1) -> Iterator[Lab]:
         """A settled lab of three nodes."""
         layout = Layout.of(
-            f"bench{os.getpid()}", vips=vips, detection=self.detection, settings=SETTINGS + settings, cluster=cluster
+            f"bench{os.getpid()}",
+            vips=vips,
+            detection=self.detection,
+            settings=SETTINGS + settings,
+            cluster=cluster,
+            rings=rings,
         )
         with Lab.create(layout, ephemeral=True) as lab:
             lab.start_all()
@@ -170,13 +175,17 @@ class Bench:
 
     def fence(self) -> None:
         """Everything that freezes, dies or splits, under each policy."""
-        for policy, settings, cluster in (
-            ("", "", ""),
-            ("strict", '[fence]\ntakeover = "strict"\n', ""),
-            ("majority", "", 'partition = "majority"'),
+        for policy, settings, cluster, rings in (
+            ("", "", "", 1),
+            ("two networks", "", "", 2),
+            ("strict", '[fence]\ntakeover = "strict"\n', "", 1),
+            ("majority", "", 'partition = "majority"', 1),
         ):
-            with self.cluster(10, settings=settings, cluster=cluster) as lab:
-                rows = fence_bench.plan(fence_bench.config_of(lab), policy)
+            with self.cluster(10, settings=settings, cluster=cluster, rings=rings) as lab:
+                if rings > 1:
+                    rows = fence_bench.plan_of_two_networks()
+                else:
+                    rows = fence_bench.plan(fence_bench.config_of(lab), policy)
                 fence_bench.measure(lab, rows, self.rounds, watching=watching, even=evenly)
                 self.fence_rows += [row for row, _ in rows]
                 note(fence_bench.table([row for row, _ in rows]))

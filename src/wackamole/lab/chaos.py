@@ -41,6 +41,7 @@ LOOK_SECONDS = 0.2
 """How often everybody is asked whether all is settled: seldom enough to be no load."""
 PAUSE_SECONDS = 14.0
 ENDED_SECONDS_MAX = 30.0
+RESTART_MS = 5000
 AVAILABLE_MIN, AVAILABLE_SECONDS, AVAILABLE_PACE_SECONDS = 0.995, 300.0, 8.0
 WAKING_MS = 20.0
 MERGE_MS = 150.0
@@ -91,6 +92,16 @@ def _drain(lab: Lab, fault: Fault) -> None:
 
 def _resume(lab: Lab, fault: Fault) -> None:
     lab.ask(fault.other, "resume", {"node": fault.node})
+
+
+def _restart(lab: Lab, fault: Fault) -> None:
+    before = lab.ask(fault.node, "status")["process"]
+    lab.ask(fault.node, "restart", {"within_ms": RESTART_MS})
+    lab.until(
+        lambda: (lab.status(fault.node) or {}).get("process") not in (None, before),
+        within_s=ENDED_SECONDS_MAX,
+        story=f"{fault.node} runs another process",
+    )
 
 
 def _start_again(lab: Lab, fault: Fault) -> None:
@@ -147,6 +158,7 @@ KINDS: dict[str, Kind] = {
     "address": Kind("{vip} is deleted behind its holder's back", _remove_address, away=False),
     "move": Kind("{vip} is moved to {node}", _move, away=False),
     "drain": Kind("{node} is drained", _drain, _resume, away=False),
+    "restart": Kind("{node}'s process is replaced", _restart, away=False),
     "leave": Kind("{node} leaves", lambda lab, f: lab.stop(f.node), _start_again),
 }
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..config import Config, parse
-from .lab import Lab
+from .lab import SWITCH, Lab
+from .namespaces import ip
 from .probe import Seen
 
 PROBE_MS = 5.0
@@ -136,6 +137,28 @@ def restart(lab: Lab) -> Happened:
     return Happened()
 
 
+def address_deleted(lab: Lab) -> Happened:
+    """Somebody deletes an owner's addresses."""
+    here = lab.layout.namespace(VICTIM)
+    ip(*[f"addr del {a}/{128 if ':' in a else 32} dev eth0" for a in sorted(lab.kernel(VICTIM))], namespace=here)
+    look_on(1)
+    lab.until_settled()
+    return Happened()
+
+
+def interface_dies(lab: Lab) -> Happened:
+    """The VIPs' network is cut from a host whose ring goes on over another; later it is there again."""
+    ip(f"link set {VICTIM}.0 down", namespace=lab.layout.namespace(SWITCH))
+    lab.until(
+        lambda: all(lab.holders(a) & set(REST) for _, a in lab.layout.vips), within_s=20, story="others have them"
+    )
+    look_on(1)
+    ip(f"link set {VICTIM}.0 up", namespace=lab.layout.namespace(SWITCH))
+    look_on(4)
+    lab.until_settled()
+    return Happened()
+
+
 def _restarts(lab: Lab) -> int:
     status = lab.status(VICTIM)
     return int(status["process"]["restarts"]) if status is not None else 0
@@ -168,8 +191,14 @@ def plan(config: Config, policy: str) -> list[tuple[Row, Trouble]]:
             (Row("split with carrier up, `cover`: after the heal", 150, 60), split),
             (Row("`nft flush ruleset` on the owner", 0, 0), flush),
             (Row("planned restart of the daemon", 0, 0), restart),
+            (Row("an owner's addresses deleted by somebody", 0, 100), address_deleted),
         ]
     return rows
+
+
+def plan_of_two_networks() -> list[tuple[Row, Trouble]]:
+    """The rows for a ring with a second network."""
+    return [(Row("two networks: the VIPs' interface dies, and comes back", 0, 100), interface_dies)]
 
 
 def measure(

@@ -537,7 +537,7 @@ class Daemon:
         try:
             find_self(load(Path(self.config.path)), self.state.settings.node)
         except ConfigError as wrong:
-            raise Refused(f"the new process could not start: {wrong}") from None
+            raise Refused(f"the new process could not start: {'; '.join(wrong.problems)}") from None
         for report in self.state.table.reports:
             if report.restart_ms:
                 raise Refused(f"{report.name} is being restarted; one at a time")
@@ -615,7 +615,11 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
         return 2
     journal = Journal(verbose=verbose)
     left = inherited()
-    guard = Guard((left.guard, left.guard_pid) if left is not None else None)
+    try:
+        guard = Guard((left.guard, left.guard_pid) if left is not None else None)
+    except ChildProcessError as wrong:
+        print(f"wackamole: {wrong}; its reason is above", file=sys.stderr)
+        return 1
     kept = Kept(descriptors_close_high_first(), guard, left)
 
     async def main() -> int:

@@ -12,7 +12,22 @@ from collections.abc import AsyncIterator, Mapping
 HISTORY_MAX = 1000
 FOLLOWER_BACKLOG_MAX = 1000
 WARNINGS = frozenset(
-    {"conflict", "evict", "failed", "diverged", "adopted", "engine_lost", "bad_message", "engine_refused"}
+    {
+        "adopted",
+        "bad_message",
+        "conflict",
+        "diverged",
+        "engine_lost",
+        "engine_refused",
+        "evict",
+        "failed",
+        "fence_broken",
+        "not_remembered",
+        "paused",
+        "renewed_late",
+        "restart_refused",
+        "suspect",
+    }
 )
 DETAILS = frozenset({"kernel", "acquired", "released"})
 """Logged only when asked to be verbose; always in the history."""

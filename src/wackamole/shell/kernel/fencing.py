@@ -268,7 +268,7 @@ class ByNftables:
         was_open = self.open()
         self._took = frozenset(fence.renew(boottime_ms()))
         if boottime_ms() - sent_ms > self._beat_age_max_ms:
-            fence.shut()
+            self.shut()
             self.late += 1
             self._record("renewed_late", {"age_ms": str(boottime_ms() - sent_ms)})
             return
@@ -292,8 +292,8 @@ class ByNftables:
 
     def shut(self) -> None:
         """Let nothing pass from now on."""
-        if self._fence is not None:
-            self._fence.shut()
+        if self._fence is not None and not self._fence.shut():
+            self._look_soon()
 
     # -- is it there? -------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ import time
 import traceback
 from pathlib import Path
 
-from .nfnetlink import HIGH_DESCRIPTOR
+from .nfnetlink import high_descriptor
 from .rtnl import Rtnl
 
 ARMED, DONE = b"a", b"d"
@@ -28,7 +28,8 @@ TRIES = 5
 
 
 class Guard:
-    """The daemon's side: holds the pipe open."""
+    """The daemon's side: holds the pipe open. It is made when the guard watches, and holds nothing that it was forked with:
+    what it held would close with it, and not when the daemon dies. Raises ChildProcessError if it does not get so far."""
 
     def __init__(self, inherited: tuple[int, int] | None = None) -> None:
         """`inherited`: pipe and process of a guard that a former process of this pid has started."""
@@ -37,17 +38,24 @@ class Guard:
             os.set_inheritable(self.descriptor, False)
             return
         read_end, self.descriptor = os.pipe2(os.O_CLOEXEC)
+        ready, tell = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
         if self.pid == 0:
             code = 1
             try:
-                _watch(read_end)
+                _watch(read_end, tell)
                 code = 0
             except BaseException:
                 traceback.print_exc()
             finally:
                 os._exit(code)
         os.close(read_end)
+        os.close(tell)
+        with os.fdopen(ready, "rb") as watches:
+            if not watches.read(1):
+                os.close(self.descriptor)
+                os.waitpid(self.pid, 0)
+                raise ChildProcessError("the guard process does not start")
 
     def alive(self) -> bool:
         """Whether it still watches; one that was killed is reaped here."""
@@ -76,20 +84,21 @@ class Guard:
             self.pid = 0
 
 
-def _watch(read_end: int) -> None:
+def _watch(read_end: int, tell: int) -> None:
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    keep = fcntl.fcntl(read_end, fcntl.F_DUPFD_CLOEXEC, 3)
     for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
-        if descriptor > 2 and descriptor != keep:
+        if descriptor > 2 and descriptor not in (read_end, tell):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text("wackamole-guard")
     rtnl = Rtnl()
+    os.write(tell, b".")
+    os.close(tell)
     armed = False
-    while (said := os.read(keep, 1)) != b"":
+    while (said := os.read(read_end, 1)) != b"":
         if said == DONE:
             return
         armed = True
@@ -99,14 +108,18 @@ def _watch(read_end: int) -> None:
 
 def remove_ours(rtnl: Rtnl) -> int:
     """Remove every address that carries our tag. Returns how many there were."""
-    ours = [a for a in rtnl.addresses() if a.ours]
-    if ours:
-        rtnl.delete(ours)
-    return len(ours)
+    count = 0
+    for _ in range(TRIES):  # a list that others change while it is read may lack some
+        ours = [a for a in rtnl.addresses() if a.ours]
+        if not ours:
+            break
+        count += len(ours) - len(rtnl.delete(ours))
+    return count
 
 
 def descriptors_close_high_first() -> bool:
-    """Kill a child that holds a low and a high descriptor, a few times: when the low one is closed, is the high one?"""
+    """Kill a child that holds a low and a high descriptor, a few times: when the low one is closed, is the high one?
+    Also False where a high one cannot be had."""
     return all(_high_was_first() for _ in range(TRIES))
 
 
@@ -116,7 +129,7 @@ def _high_was_first() -> bool:
     child = os.fork()
     if child == 0:
         try:
-            raised = fcntl.fcntl(high_write, fcntl.F_DUPFD_CLOEXEC, HIGH_DESCRIPTOR - 64)
+            raised = fcntl.fcntl(high_write, fcntl.F_DUPFD_CLOEXEC, high_descriptor())
             os.close(high_write)
             os.write(raised, b".")
             while True:
@@ -126,7 +139,8 @@ def _high_was_first() -> bool:
     os.close(low_write)
     os.close(high_write)
     try:
-        os.read(high_read, 1)  # it is ready
+        if os.read(high_read, 1) != b".":  # not ready, but dead
+            return False
         os.kill(child, signal.SIGKILL)
         select.select([low_read], [], [])
         ready, _, _ = select.select([high_read], [], [], 0)

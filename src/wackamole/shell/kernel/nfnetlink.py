@@ -26,7 +26,7 @@ NEWTABLE, GETTABLE, DELTABLE = SUBSYSTEM | 0, SUBSYSTEM | 1, SUBSYSTEM | 2
 NEWCHAIN, GETCHAIN, NEWRULE = SUBSYSTEM | 3, SUBSYSTEM | 4, SUBSYSTEM | 6
 NEWSET, NEWSETELEM, GETSETELEM, DELSETELEM = SUBSYSTEM | 9, SUBSYSTEM | 12, SUBSYSTEM | 13, SUBSYSTEM | 14
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND, NLM_F_DUMP = 1, 4, 0x400, 0x800, 0x300
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND, NLM_F_DUMP, NLM_F_DUMP_INTR = 1, 4, 0x400, 0x800, 0x300, 0x10
 NFPROTO_INET, NFPROTO_ARP, NFPROTO_NETDEV = 1, 3, 5
 OWNER, PERSIST = 2, 4  # NFT_TABLE_F_*
 SET_TIMEOUT, SET_EVAL = 0x10, 0x20
@@ -35,19 +35,27 @@ REGISTER, VERDICT_REGISTER = 1, 0
 META_PROTOCOL, META_MARK, META_IIF, META_OIF = 1, 3, 4, 5
 BASE_LINK, BASE_NETWORK = 0, 1
 DYNSET_UPDATE, DYNSET_DELETE = 1, 2
+FIB_SADDR, FIB_DADDR, FIB_IIF = 1, 2, 8
+FIB_ADDRTYPE, RTN_LOCAL = 3, 2
 DROP, ACCEPT = 0, 1
 
 HIGH_DESCRIPTOR = 512
 """The owner's descriptor is at least this (hazard 5): the kernel closes the highest numbers first."""
 ELEMENTS_MAX = 500
 """Elements in one message; a netlink attribute is at most 64 KiB."""
+DUMPS_MAX = 5
+"""A list that somebody changed while it was read is read again, so often at most."""
 
 _HEADER = struct.Struct("=IHHII")
 _FAMILY = struct.Struct("!BBH")
 
 
 class NftablesError(OSError):
-    """The kernel refused a change or a look; `errno` says why."""
+    """The kernel refused a change or a look; `errno` says why. `at`: which message of the batch, if it was one of them."""
+
+    def __init__(self, code: int, at: int | None = None) -> None:
+        super().__init__(code, os.strerror(code))
+        self.at = at
 
 
 def attribute(kind: int, content: bytes) -> bytes:
@@ -121,6 +129,11 @@ def mask_and_flip(mask: int, flip: int) -> bytes:
 def lookup(name: str) -> bytes:
     """Go on only if the register is in the set."""
     return _expression("lookup", text(1, name), number(2, REGISTER))
+
+
+def fib_type(flags: int) -> bytes:
+    """Load what kind of address the packet's source or destination is to this host (RTN_LOCAL, …; host order)."""
+    return _expression("fib", number(1, REGISTER), number(2, FIB_ADDRTYPE), number(3, flags))
 
 
 def change_element(name: str, operation: int, timeout_ms: int = 0) -> bytes:
@@ -203,27 +216,35 @@ def timed_element(family: int, table_name: str, name: str, key: bytes, timeout_m
     return NEWSETELEM, NLM_F_CREATE, family, body
 
 
-def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes of a body, the last of each kind."""
-    found: dict[int, bytes] = {}
+def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """A body's attributes as (kind, content), in order; stops at the first that does not fit."""
     offset = 0
     while offset + 4 <= len(data):
         length, kind = struct.unpack_from("=HH", data, offset)
         if length < 4 or offset + length > len(data):
-            break
-        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
+            return
+        yield kind & 0x3FFF, data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
-    return found
 
 
-def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """A datagram's messages as (type, sequence, body)."""
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes of a body, the last of each kind."""
+    return dict(each_attribute(data))
+
+
+def listed(data: bytes) -> list[bytes]:
+    """The contents of a list."""
+    return [content for kind, content in each_attribute(data) if kind == 1]
+
+
+def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """A datagram's messages as (type, flags, sequence, body); stops at the first that does not fit."""
     offset = 0
     while offset + _HEADER.size <= len(data):
-        length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
         if length < _HEADER.size or offset + length > len(data):
             return
-        yield kind, sequence, data[offset + _HEADER.size : offset + length]
+        yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
         offset += (length + 3) & ~3
 
 
@@ -266,40 +287,46 @@ class Nftables:
         if last == first:
             return
         self._socket.send(b"".join(parts))
-        wrong = 0
+        wrong: NftablesError | None = None
         while True:
-            for kind, sequence, body in split(self._socket.recv(1 << 20)):
+            for kind, _, sequence, body in split(self._socket.recv(1 << 20)):
                 if kind != NLMSG_ERROR or len(body) < 4 or not first <= sequence <= last + 1:
                     continue
                 code = -struct.unpack_from("=i", body)[0]
-                wrong = wrong or code
+                if code and wrong is None:
+                    wrong = NftablesError(code, sequence - first - 1 if first < sequence <= last else None)
                 if sequence == last or (code and sequence in (first, last + 1)):
-                    if wrong:
-                        raise NftablesError(wrong, os.strerror(wrong))
+                    if wrong is not None:
+                        raise wrong
                     return
 
     def ask(self, kind: int, family: int, body: bytes, *, dump: bool = False) -> list[bytes]:
         """The bodies of the answer; [] where there is no such thing."""
         with self._turn:
-            return self._ask(kind, family, body, dump=dump)
+            for _ in range(DUMPS_MAX):
+                found, whole = self._ask(kind, family, body, NLM_F_DUMP if dump else NLM_F_ACK)
+                if whole:
+                    break
+        return found
 
-    def _ask(self, kind: int, family: int, body: bytes, *, dump: bool) -> list[bytes]:
+    def _ask(self, kind: int, family: int, body: bytes, flags: int) -> tuple[list[bytes], bool]:
         self._sequence += 1
         wanted = self._sequence
-        flags = NLM_F_REQUEST | (NLM_F_DUMP if dump else NLM_F_ACK)
-        self._socket.send(_pack(kind, flags, wanted, family, body))
+        self._socket.send(_pack(kind, NLM_F_REQUEST | flags, wanted, family, body))
         found: list[bytes] = []
+        whole = True
         while True:
-            for answer, sequence, content in split(self._socket.recv(1 << 20)):
+            for answer, seen, sequence, content in split(self._socket.recv(1 << 20)):
                 if sequence != wanted:
                     continue
+                whole = whole and not seen & NLM_F_DUMP_INTR
                 if answer == NLMSG_DONE:
-                    return found
+                    return found, whole
                 if answer == NLMSG_ERROR:
                     code = -struct.unpack_from("=i", content)[0]
                     if code in (0, errno.ENOENT):
-                        return found
-                    raise NftablesError(code, os.strerror(code))
+                        return found, whole
+                    raise NftablesError(code)
                 found.append(content[_FAMILY.size :])
 
     def close(self) -> None:
@@ -335,11 +362,15 @@ class Changes:
         self._socket.close()
 
 
+def high_descriptor() -> int:
+    """The least number for a descriptor that is to be closed before others: HIGH_DESCRIPTOR, if the process may have it."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return HIGH_DESCRIPTOR if limit == resource.RLIM_INFINITY else min(HIGH_DESCRIPTOR, limit - 32)
+
+
 def raised(low: socket.socket) -> socket.socket:
     """The same socket under a high descriptor; the low one is closed."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    least = HIGH_DESCRIPTOR if limit == resource.RLIM_INFINITY else min(HIGH_DESCRIPTOR, limit - 32)
-    high = fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, least)
+    high = fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, high_descriptor())
     low.close()
     return socket.socket(fileno=high)
 

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ...core.model import Address, NotEligible, Vip
 from .fence import Guarded
-from .rtnl import IFF_LOOPBACK, Link, Placed
+from .rtnl import IFF_LOOPBACK, IFF_UP, Link, Placed
 
 Network = tuple[int, int, int]
 """Bytes of an address, prefix length, and the leading bits as a number."""
 
 LINK_LOCAL = (16, 10, 0xFE80 >> 6)
 GONE_SECONDS_MAX = 0.5
-"""An interface that was deleted may come back within this before its VIPs are given to others."""
+"""An interface that was deleted or set down may come back within this before its VIPs are given to others. A carrier that
+is lost is not waited for."""
 
 
 def packed(ip: str) -> bytes:
@@ -74,6 +75,8 @@ class Surroundings:
         self.links[link.index] = link
         if not link.carries:
             self.fresh.pop(link.index, None)
+            if was is not None and was.carries and not link.flags & IFF_UP:
+                self._lost(was)  # set down, or about to be deleted: it may be back in a moment
             return
         back = self.gone.pop(link.name, 0.0) > self._clock()
         if self._delay_s and not back and (was is None or not was.carries):
