@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,18 @@ def test_a_frozen_host_may_answer_for_its_lease_and_not_longer() -> None:
     assert [v.kind for v in judge_owners(done, two(*span(10.3, 11.2)), {}, config)[1]] == ["freeze-corosync"]
 
 
+def test_who_wakes_before_it_is_dark_merges_as_after_a_split() -> None:
+    config = parse(Layout.of("x").config)
+    assert allowed("freeze-all", config, 0.9) == Allowance(770, 150)
+    assert allowed("freeze-all", config, 1.2) == Allowance(770, 20)
+    brief = replace(fault(1, "freeze-all"), hold_s=0.5)
+    seen = two(*span(10.4, 10.6))
+    assert judge_owners([Done(brief, 10.0, 10.5, 11.0)], seen, {}, config)[1] == []
+    long = replace(fault(1, "freeze-all"), hold_s=1.5)
+    late = two(*span(11.4, 11.6))
+    assert [v.kind for v in judge_owners([Done(long, 10.0, 11.5, 12.0)], late, {}, config)[1]] == ["freeze-all"]
+
+
 def test_silence_is_charged_too_and_makes_the_availability() -> None:
     done = [Done(fault(1, "crash"), 10.0, 12.0, 12.5)]
     seen = Seen(0.01, {"10.77.1.1": [(9.99, 10.35)], "10.77.1.2": []}, {}, {}, {})
@@ -152,7 +165,11 @@ def test_tshark_finds_the_same_two_owners(make_lab: Callable[..., Lab], tmp_path
         ip(*lines, namespace=lab.layout.namespace(host))
     capture = tmp_path / "wire.pcap"
     with Probe(lab, interval_ms=10, capture=capture) as probe:
-        lab.until(lambda: capture.stat().st_size > 100_000, within_s=60, story="a thousand answers are captured")
+        lab.until(
+            lambda: capture.exists() and capture.stat().st_size > 100_000,
+            within_s=60,
+            story="a thousand answers are captured",
+        )
         seen = probe.stop()
     found = {address for address, doubles in seen.two_owners.items() if doubles}
     assert found == {both, both6}

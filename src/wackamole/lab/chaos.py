@@ -202,19 +202,23 @@ class Allowance:
         return ", ".join(parts)
 
 
-def allowed(kind: str, config: Config) -> Allowance:
-    """What docs/operations.md promises for a kind of fault."""
+NEVER = Allowance()
+
+
+def allowed(kind: str, config: Config, hold_s: float = float("inf")) -> Allowance:
+    """What docs/operations.md promises for a kind of fault that lasts so long."""
     split_ok = config.cluster.partition is Partition.COVER
     if kind == "partition" and split_ok:
         return Allowance(None, MERGE_MS)
     if config.fence.takeover is Takeover.STRICT or not split_ok:
-        return Allowance()
+        return NEVER
     overlap_ms = max(0, config.fence.lease_ms + config.fence.beat_age_max_ms - config.engine.detection_ms)
     if kind == "freeze-corosync":
         return Allowance(overlap_ms)
     if kind == "freeze-all":
-        return Allowance(overlap_ms + WAKING_MS, WAKING_MS)
-    return Allowance()
+        merges = hold_s * 1000 < config.fence.dark_after_ms  # it wakes before it is dark: two sides meet
+        return Allowance(overlap_ms + WAKING_MS, MERGE_MS if merges else WAKING_MS)
+    return NEVER
 
 
 # -- what happened ----------------------------------------------------------------------------------------------------------
@@ -277,7 +281,7 @@ def judge_owners(
     charged: dict[str, Charged] = {NOTHING: Charged()}
     for d in done:
         charged.setdefault(d.fault.kind, Charged()).times += 1
-    wrongs: dict[int, list[tuple[float, str]]] = {}
+    wrongs: dict[tuple[int, str, Allowance], list[tuple[float, str]]] = {}
     for ip, doubles in seen.two_owners.items():
         for number, group in itertools.groupby(doubles, lambda double: _number(done, double[0])):
             questions = list(group)
@@ -285,7 +289,7 @@ def judge_owners(
             kind = cause.fault.kind if cause is not None else NOTHING
             lasted_ms = len(questions) * seen.interval_s * 1000
             charged[kind].two_ms.append(lasted_ms)
-            limit = allowed(kind, config)
+            limit = NEVER if cause is None else allowed(kind, config, cause.fault.hold_s)
             after_ms = [(at - cause.undone) * 1000 for at, _ in questions] if cause is not None else []
             last_ms = max(after_ms, default=0.0)
             late = limit.after_ms is not None and last_ms > limit.after_ms
@@ -294,11 +298,10 @@ def judge_owners(
                 text = f"{names.get(ip, ip)} {who} for {lasted_ms:.0f} ms" + (
                     f", the last time {last_ms:.0f} ms after it was undone" if last_ms > 0 else ""
                 )
-                wrongs.setdefault(number, []).append((questions[-1 if late else 0][0], text))
+                wrongs.setdefault((number, kind, limit), []).append((questions[-1 if late else 0][0], text))
     found = []
-    for number, texts in wrongs.items():
-        kind = done[number].fault.kind if number >= 0 else NOTHING
-        what = f"two owners (allowed: {allowed(kind, config)}): " + "; ".join(text for _, text in texts)
+    for (_, kind, limit), texts in wrongs.items():
+        what = f"two owners (allowed: {limit}): " + "; ".join(text for _, text in texts)
         found.append(Violation(min(at for at, _ in texts), kind, what))
     return charged, found
 
