@@ -551,6 +551,42 @@ def lab_status(name: LabOption = "lab", as_json: JsonOption = False) -> None:
         print_lab_status(found)
 
 
+@lab.command("chaos")
+def lab_chaos(
+    seconds: Annotated[float, typer.Option(min=1, max=86400, help="How long faults are made.")] = 300,
+    pause: Annotated[float, typer.Option(min=0, max=3600, help="Seconds between two faults, at most.")] = 14,
+    seed: Annotated[int | None, typer.Option(help="Which faults; the same seed gives the same ones.")] = None,
+    nodes: Annotated[int, typer.Option(min=2, max=16, help="How many nodes.")] = 3,
+    vips: Annotated[int, typer.Option(min=1, max=50, help="How many VIPs.")] = 6,
+    detection: Annotated[str, typer.Option(help="How long a silent host stays a member.")] = "300ms",
+    rings: Annotated[int, typer.Option(min=1, max=2, help="Networks between the nodes.")] = 1,
+    takeover: Annotated[str, typer.Option(help="`fast` or `strict`, as in the configuration.")] = "fast",
+    partition: Annotated[str, typer.Option(help="`cover` or `majority`, as in the configuration.")] = "cover",
+    keep: Annotated[
+        Path | None, typer.Option(help="A folder for the report, the captured frames, logs and events.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make faults of every kind in a lab of its own, and watch who answers. Needs root."""
+    from .lab.chaos import run_chaos
+
+    with _lab_errors():
+        code = run_chaos(
+            seconds=seconds,
+            pause_s_max=pause,
+            seed=seed,
+            nodes=nodes,
+            vips=vips,
+            detection=detection,
+            rings=rings,
+            takeover=takeover,
+            partition=partition,
+            keep=keep,
+            as_json=as_json,
+        )
+    raise typer.Exit(code)
+
+
 @app.command()
 def demo(
     as_json: JsonOption = False,
