@@ -86,10 +86,8 @@ MUTANTS = (
         "if node == me and row.key not in may",
         "if node == me",
     ),
-    Mutant("acquires on an intention", holding.wish, "row.holder == me and row.target == me", "row.target == me"),
-    Mutant(
-        "serves on when it is to release", holding.wish, "row.holder == me and row.target == me", "row.holder == me"
-    ),
+    Mutant("acquires on an intention", holding.wish, "if row.holder == me", "if True"),
+    Mutant("serves on when it is to release", holding.wish, "and row.target == me", ""),
     Mutant("lets go of everything in an exchange", holding.wish, "if k.vip.key in held", "if False"),
     Mutant("a loser is not waited for", settling.must_release, "if not any(", "if False and not any("),
     Mutant("a loser is not told of", views.open_exchange, "releasing=tuple(", "releasing=() and tuple("),
@@ -103,7 +101,12 @@ MUTANTS = (
         "for other in rows_by_ip[address.ip]",
         "for other in rows_by_ip[address.ip] if other.key == row.key",
     ),
-    Mutant("one address under two names is no conflict", views.claim, " or overlap(other.vip, row.vip)", ""),
+    Mutant(
+        "one address under two names is no conflict",
+        views.claim,
+        "for other in index[address.ip]",
+        "for other in index[address.ip] if other.key == row.key",
+    ),
     Mutant("the winner does not announce", orders.on_released, "if row.holder == w.s.me:", "if False:"),
     Mutant("the larger component loses", views.standing, "-report.component", "0"),
     # entering a view
@@ -138,9 +141,9 @@ MUTANTS = (
     Mutant("an eviction without a lease frees", settling.evict, "if not silenced:", "if False:"),
     Mutant(
         "an eviction without a lease frees, in an exchange",
-        orders.on_evict,
-        "w.s.phase is Phase.EXCHANGE and report is None",
-        "False",
+        settling.evict,
+        "if report is None:",
+        "if False:",
     ),
     Mutant("what the evicted may serve is not told", views.open_exchange, "blocked=tuple(", "blocked=() and tuple("),
     Mutant("old beats renew the lease", agreed.renews, "if not 0 <= now_ms - beat.sent_ms", "if now_ms < beat.sent_ms"),
@@ -167,6 +170,19 @@ MUTANTS = (
         "        lapsing=tuple(",
         "        lapsing=() and tuple(",
     ),
+    Mutant(
+        "renews while its kernel has others' VIPs", agreed.renews, "not mine.issuperset", "False and mine.issuperset"
+    ),
+    Mutant("goes before its kernel has let go", voice.leave_if_empty, "w.s.fenced or not w.s.may_hold", "True"),
+    Mutant("takes what it knows it may not have", holding.wish, "if why.forbids", "if False"),
+    Mutant("a clock that jumped has waited for leases", machine.on_paused, "w.now_ms + waits[n]", "0 * waits[n]"),
+    # a process that is replaced
+    Mutant("two are replaced at once", orders.on_restart, "any(r.restart_ms for r in w.reports.values())", "False"),
+    Mutant("nothing is kept for a successor", views.lose, "if report.restart_ms and", "if False and"),
+    Mutant(
+        "a successor claims what was kept too long ago", views.open_exchange, "if w.now_ms < w.s.inherited_until_ms", ""
+    ),
+    Mutant("a successor begins with nothing", holding.wish, "w.now_ms < w.s.inherited_until_ms", "False"),
     # placement, and what people ask for
     Mutant(
         "all place alone although configs differ",
@@ -176,7 +192,7 @@ MUTANTS = (
     ),
     Mutant("a refusal is forgotten", holding.on_kernel, "w.now_ms + wait_ms", "w.now_ms"),
     Mutant("a refusal goes to nobody", orders.on_failed, "if row.previous is not None and", "if False and"),
-    Mutant("balance undoes an operator's move", placement.balance, " and not row.sticky", ""),
+    Mutant("balance undoes an operator's move", placement.balance, "not row.sticky and ", ""),
     Mutant("a drain forbids", of_property(NotEligible, "forbids"), "self is not NotEligible.DRAINING", "True"),
     Mutant("a drain is nothing", placement.Placement.why_not, "report.draining or report.leaving", "report.leaving"),
     Mutant("who is leaving is a target", placement.Placement.candidates, "not r.leaving and ", ""),
