@@ -33,6 +33,7 @@ UNCOVERED = {
     "hazard-07-silent-in-an-exchange": "nothing silences the evicted: nobody may take over",
     "hazard-15-two-majorities-by-a-reload": "neither component has a majority of both electorates",
     "hazard-17-evicted-but-still-in-the-view": "by its own records the one that hangs stands well, and what it had is dark",
+    "hazard-20-planned-restart": "one whose successor comes too late is waited for to the end of its time",
 }
 """Stories in which something is served by nobody for long, as it must be."""
 AHEAD_US = {NodeId(1): 90_000_000, NodeId(2): 0, NodeId(3): 7_000_123, NodeId(4): 333}
