@@ -30,6 +30,7 @@ def status(world: World, node: Any = A, kernel: tuple[str, ...] | None = None) -
         cluster="web",
         version="1",
         since={k: time.time() - 75 for k in member.kernel},
+        duplicates={},
         kernel=member.kernel if kernel is None else kernel,  # type: ignore[arg-type]
         engine={"type": "memory", "state": "joined"},
         fence={"mode": "off", "note": "why"},

@@ -88,6 +88,7 @@ class NotEligible(Enum):
     LINK_FRESH = "the interface's carrier came back only now"
     NO_FENCE = "its kernel does not fence it there"
     FOREIGN_ADDRESS = "the address is configured there by somebody else"
+    DUPLICATE = "another host answers for it"
     REFUSED = "its kernel refused the address"
     EVICTED = "it was evicted for its silence"
     NO_MAJORITY = "its component has no majority"

@@ -120,6 +120,7 @@ class Daemon:
             link_up_delay_ms=config.fence.link_up_delay_ms,
             calm=lambda: self.state.phase is Phase.SETTLED,
             inherited=heirloom,
+            withdraw_after=config.fence.withdraw_after if config.fence.duplicates == "withdraw" else None,
             peers=[a for n in config.nodes if n != node for a in n.addresses],
         )
         self._ran_ms = now_ms()
@@ -441,12 +442,14 @@ class Daemon:
             warnings.append("the guard process is gone: restart the daemon, so that its death leaves nothing behind")
         if self._bad_messages:
             warnings.append(f"{self._bad_messages} messages could not be read")
+        warnings += self.kernel.duplicates.warnings()
         found = status_of(
             self.state,
             cluster=self.config.cluster.name,
             version=__version__,
             since=self._since,
             kernel=self.kernel.held(),
+            duplicates=self.kernel.duplicates.describe(),
             engine=self.engine.describe(),
             fence=self._fence(),
             warnings=tuple(warnings),

@@ -12,7 +12,18 @@ from collections.abc import AsyncIterator, Mapping
 HISTORY_MAX = 1000
 FOLLOWER_BACKLOG_MAX = 1000
 WARNINGS = frozenset(
-    {"conflict", "evict", "failed", "diverged", "adopted", "engine_lost", "bad_message", "engine_refused"}
+    {
+        "conflict",
+        "evict",
+        "failed",
+        "diverged",
+        "adopted",
+        "engine_lost",
+        "bad_message",
+        "engine_refused",
+        "duplicate",
+        "duplicate_withdrawn",
+    }
 )
 DETAILS = frozenset({"kernel", "acquired", "released"})
 """Logged only when asked to be verbose; always in the history."""

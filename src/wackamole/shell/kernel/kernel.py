@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from ...core.model import NotEligible, Vip, VipKey
 from .announce import Announcement, Announcer, Sender
+from .duplicates import Duplicates
 from .fencing import Fencing, Unfenced
 from .keeper import Job, Keeper, Outcome
 from .peers import TOUCH_SECONDS, Peers, packed_addresses
@@ -47,7 +48,8 @@ class Kernel:
 
     `make_fencing` is given what renews the lifetimes of held addresses. `lifetime_s`: they live so long without. `calm`
     says whether the group has settled: only then a carrier that came back counts. `peers`: the other nodes' own
-    addresses. `inherited`: a former process has left these on the interfaces for this one."""
+    addresses. `inherited`: a former process has left these on the interfaces for this one. `withdraw_after`: claims by
+    another host until a VIP is left to it; None: never."""
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class Kernel:
         calm: Callable[[], bool] = lambda: True,
         peers: Iterable[str] = (),
         inherited: tuple[Vip, ...] = (),
+        withdraw_after: int | None = None,
     ) -> None:
         self._vips = vips
         self._around = Surroundings(interfaces, link_up_delay_ms)
@@ -82,6 +85,14 @@ class Kernel:
         self._peers: Peers | None = None
         self._touching: asyncio.TimerHandle | None = None
         self._announcer = Announcer(Sender(), self._still)
+        self.duplicates = Duplicates(
+            lambda: (self._keeper.held_now, self._wanted),
+            lambda: (link.mac for link in self._around.links.values()),
+            announce=self.announce,
+            on_eligibility=self._say_eligibility,
+            on_record=on_record,
+            withdraw_after=withdraw_after,
+        )
         self._serial = 0
         self._wanted: tuple[Vip, ...] = inherited
         self._held: tuple[VipKey, ...] = ()
@@ -106,7 +117,9 @@ class Kernel:
         self._peers = Peers(self._look, self._peers_addresses)
         self._touch_peers()
         self._around.read(self._look.links(), self._look.addresses())
-        await self.fencing.start(self, self._around.guarded(self._vips))
+        guarded = self._around.guarded(self._vips)
+        await self.fencing.start(self, guarded)
+        self.duplicates.watch(guarded)
         self._keeper.start(lambda outcome: self._call(self._done, outcome))
         self._loop.add_reader(self._watch.fileno(), self._on_notice)
         self._keeper.put(self._job())
@@ -153,6 +166,7 @@ class Kernel:
         if self._look is not None:
             self._look.close()
         self._announcer.close()
+        self.duplicates.close()
         self._serial += 1  # nobody waits for the last one
         self._wanted = ()
         self._keeper.put(self._job())
@@ -262,7 +276,9 @@ class Kernel:
                         lost = lost or self._waited_for is not None
                 case Placed() as placed:
                     lost = lost or (notice.kind == RTM_DELADDR and placed in self._keeper.held_now)
-        self.fencing.guard(self._around.guarded(self._vips))
+        guarded = self._around.guarded(self._vips)
+        self.fencing.guard(guarded)
+        self.duplicates.watch(guarded)
         self._say_eligibility()
         if lost:
             self._restore()
@@ -299,7 +315,7 @@ class Kernel:
         reasons = tuple(
             (vip.key, why)
             for vip in sorted(self._vips, key=lambda v: v.key)
-            if (why := self._around.why_not(vip) or self._unfenced(vip)) is not None
+            if (why := self._around.why_not(vip) or self._unfenced(vip) or self.duplicates.why_not(vip)) is not None
         )
         if reasons != self._said:
             self._said = reasons
