@@ -76,6 +76,7 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
         ('[fence]\nduplicates = "ignore"', "fence.duplicates", '"announce", "withdraw"'),
         ("[fence]\nwithdraw_after = 3", "fence.withdraw_after", 'duplicates = "withdraw"'),
         ('[fence]\nduplicates = "withdraw"\nwithdraw_after = 11', "fence.withdraw_after", "from 1 to 10"),
+        ('[fence]\nwitness = "c"', "fence.witness", "true or false"),
         ('[balance]\nmoves_per_round = "some"', "balance.moves_per_round", '"all" or a whole number'),
         ("[balance]\nmoves_per_round = -1", "balance.moves_per_round", '"all" or a whole number'),
         ('[control]\nsocket = "here"', "control.socket", "absolute"),

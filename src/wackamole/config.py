@@ -85,6 +85,7 @@ class FenceConfig:
     link_up_delay_ms: int
     duplicates: str  # "announce" or "withdraw"
     withdraw_after: int
+    witness: bool
 
     @property
     def dark_after_ms(self) -> int:
@@ -396,6 +397,7 @@ class _Reader:
                 "link_up_delay",
                 "duplicates",
                 "withdraw_after",
+                "witness",
             ),
         )
         kind = self.choice(engine, "engine", "type", "corosync", ("corosync",))
@@ -416,6 +418,7 @@ class _Reader:
             self.duration(fence, "fence", "link_up_delay", 2000, 0, 600_000),
             self.choice(fence, "fence", "duplicates", "announce", ("announce", "withdraw")),
             self.number(fence, "fence", "withdraw_after", 5, 1, WITHDRAW_AFTER_MAX),
+            self.flag(fence, "fence", "witness", True),
         )
         if found.duplicates != "withdraw" and "withdraw_after" in fence:
             self.wrong("fence.withdraw_after", 'is only for duplicates = "withdraw"')

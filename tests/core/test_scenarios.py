@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from wackamole.core import events as ev
-from wackamole.core.agreed import digest_of
+from wackamole.core.agreed import digest_of, witness_of
 from wackamole.core.invariants import (
     every_address_is_held_once,
     no_address_is_held_twice,
     no_address_is_served_by_two_majorities,
     settled_members_agree,
 )
-from wackamole.core.model import Address, NodeId, NotEligible, Partition, Settings, Takeover, Vip, VipKey
+from wackamole.core.model import Address, NodeId, NotEligible, OnWire, Partition, Settings, Takeover, Vip, VipKey
 from wackamole.sim.world import World
 
 FOLDER = Path(__file__).parent.parent / "scenarios"
@@ -215,6 +215,14 @@ class Story:
 
     def do_successor(self, name: str) -> None:
         self.world.succeed(self.ids[name])
+
+    def do_witness(self, vip: str, result: str) -> None:
+        """The member whose turn it is has asked the VIP's segment."""
+        key = self.vips[vip].key
+        for state in self.world.states().values():
+            (holder,) = [row.holder for row in state.table.rows if row.key == key]
+            if holder is not None and witness_of(state, holder) == state.me:
+                self.world.tell(state.me, ev.SegmentAsked(key, holder, OnWire(result)))
 
     def do_leave(self, name: str) -> None:
         self.world.tell(self.ids[name], ev.LeaveRequested())

@@ -53,3 +53,42 @@ def test_a_stranger_with_a_vip_is_seen_in_the_holders_status(make_lab: Callable[
     )
     assert lab.holders(address) == {holder}
     assert f"duplicate vip={name} mac={stranger}" in lab.log(holder)
+
+
+def test_the_next_member_looks_at_a_vip_on_the_wire_and_every_status_shows_what_it_heard(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.start_all()
+    lab.until_settled()
+    names = {"four": "", "six": ""}
+    for name, address in lab.layout.vips:
+        names["six" if ":" in address else "four"] = name
+
+    def move(name: str, to: str) -> None:
+        lab.ask("a", "move", {"vips": [name], "node": to})
+
+    def heard(name: str) -> set[tuple[str, str]]:
+        found = set()
+        for node in lab.layout.nodes:
+            (vip,) = [v for v in lab.ask(node, "status")["vips"] if v["name"] == name]
+            found.add((vip["witness"]["by"], vip["witness"]["result"]) if vip["witness"] else ("nobody", "nothing"))
+        return found
+
+    for name in names.values():
+        move(name, "b")  # wherever it was, and whoever saw that, it moves next
+        for to, by in (("a", "b"), ("b", "c"), ("c", "a")):
+            move(name, to)
+            lab.until(
+                lambda name=name, by=by: heard(name) == {(by, "verified")},  # type: ignore[misc]
+                within_s=20,
+                story=f"{by} hears {to} alone answer for {name}",
+            )
+    name = names["four"]
+    address = dict(lab.layout.vips)[name]
+    ip(f"addr add {address}/32 dev eth0", namespace=lab.layout.namespace(CLIENT))
+    move(name, "b")
+    lab.until(lambda: heard(name) == {("c", "duplicate")}, within_s=20, story="c hears two")
+    lab.until_settled()
+    assert lab.holders(address) == {"b"}
+    assert f"witness vip={name} by=c result=duplicate" in lab.log("b")

@@ -102,6 +102,14 @@ class NotEligible(Enum):
         return self is not NotEligible.DRAINING
 
 
+class OnWire(Enum):
+    """What a member heard that asked a VIP's segment who has it."""
+
+    SILENT = "silent"  # nobody answered, twice
+    VERIFIED = "verified"  # one hardware address did
+    DUPLICATE = "duplicate"  # more than one did
+
+
 class Cause(Enum):
     """Why a row of the table changed last."""
 

@@ -107,6 +107,14 @@ class Ears:
         self._sockets[key] = s
         asyncio.get_running_loop().add_reader(s.fileno(), self._read, s, index)
 
+    def send(self, index: int, frame: bytes) -> bool:
+        """Send a frame of ARP or IPv6 on an interface that is listened to. Returns whether it went."""
+        s = self._sockets.get((index, int.from_bytes(frame[12:14])))
+        try:
+            return s is not None and s.send(frame) > 0
+        except OSError:
+            return False  # it is down, or its queue is full
+
     def _read(self, s: socket.socket, index: int) -> None:
         for frame in frames(s):
             claim = claim_in(frame, index)

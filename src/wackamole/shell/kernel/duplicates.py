@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ...core.model import NotEligible, Vip, VipKey
-from .claims import Claim, Ears
-from .fence import Guarded
+from .claims import Claim
 from .rtnl import Placed
 from .surroundings import packed
 
@@ -58,7 +57,7 @@ Held = Callable[[], tuple[frozenset[Placed], tuple[Vip, ...]]]
 
 
 class Duplicates:
-    """The watch of all VIP interfaces; all calls on the loop's thread.
+    """Who else claims what is held here; all calls on the loop's thread.
 
     `held` tells what is on the interfaces, and which VIPs shall stay there; `macs` this host's hardware addresses.
     `withdraw_after` None: never."""
@@ -81,15 +80,10 @@ class Duplicates:
         self._on_record = on_record
         self._withdraw_after = withdraw_after
         self._clock = clock
-        self._ears = Ears(self.claimed)
         self._served: tuple[frozenset[Placed], tuple[Vip, ...], dict[tuple[int, bytes], Vip]] = (frozenset(), (), {})
         self._claimants: dict[tuple[VipKey, bytes], Claimant] = {}  # who was heard last comes last
         self._contests: dict[VipKey, _Contest] = {}  # of VIPs, so there are not more than of these
         self._timers: set[asyncio.TimerHandle] = set()
-
-    def watch(self, guarded: Iterable[Guarded]) -> None:
-        """From now on listen on exactly these interfaces."""
-        self._ears.listen(guarded)
 
     def claimed(self, claim: Claim) -> None:
         """Somebody says that it has an address."""
@@ -166,11 +160,10 @@ class Duplicates:
             f"another host ({mac.hex(':')}) claims {key.split('#')[0]}, {who.count} times so far"
             for (key, mac), who in self._claimants.items()
             if now - who.last < RECENT_SECONDS
-        ] + [f"other hosts' claims on {name} are not seen: {why}" for name, why in sorted(self._ears.deaf.items())]
+        ]
 
     def close(self) -> None:
-        """Listen no more."""
-        self._ears.close()
+        """Nothing more comes back."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
