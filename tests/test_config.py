@@ -46,6 +46,7 @@ def test_the_smallest_config_has_the_documented_defaults() -> None:
     assert config.engine.managed
     assert config.cluster.mature_ms == 5000
     assert config.balance.moves_per_round is None
+    assert (config.fence.duplicates, config.fence.withdraw_after) == ("announce", 5)
     assert config.control.socket == "/run/wackamole/control.sock"
     assert [n.id for n in config.nodes] == [11, 12]
     assert str(config.vips[0].vip.addresses[0]) == "192.0.2.10/32"
@@ -72,6 +73,10 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
         ('[engine]\ndetection = "50ms"', "engine.detection", "from 200ms to 1m"),
         ('[engine]\ndetection = "2s"\nevict_after = "1s"', "engine.evict_after", "too soon"),
         ('[engine]\ntype = "totem"', "engine.type", '"corosync"'),
+        ('[fence]\nduplicates = "ignore"', "fence.duplicates", '"announce", "withdraw"'),
+        ("[fence]\nwithdraw_after = 3", "fence.withdraw_after", 'duplicates = "withdraw"'),
+        ('[fence]\nduplicates = "withdraw"\nwithdraw_after = 11', "fence.withdraw_after", "from 1 to 10"),
+        ('[fence]\nwitness = "c"', "fence.witness", "true or false"),
         ('[balance]\nmoves_per_round = "some"', "balance.moves_per_round", '"all" or a whole number'),
         ("[balance]\nmoves_per_round = -1", "balance.moves_per_round", '"all" or a whole number'),
         ('[control]\nsocket = "here"', "control.socket", "absolute"),

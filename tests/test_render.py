@@ -23,13 +23,17 @@ def world() -> World:
     return found
 
 
-def status(world: World, node: Any = A, kernel: tuple[str, ...] | None = None) -> dict[str, Any]:
+def status(
+    world: World, node: Any = A, kernel: tuple[str, ...] | None = None, witness: dict[Any, Any] | None = None
+) -> dict[str, Any]:
     member = world.members[node]
     return status_of(
         member.state,
         cluster="web",
         version="1",
         since={k: time.time() - 75 for k in member.kernel},
+        duplicates={},
+        witness={} if witness is None else witness,
         kernel=member.kernel if kernel is None else kernel,  # type: ignore[arg-type]
         engine={"type": "memory", "state": "joined"},
         fence={"mode": "off", "note": "why"},
@@ -90,3 +94,12 @@ def test_a_duration_as_people_say_it(seconds: float, words: str) -> None:
 def test_a_line_of_the_history() -> None:
     text = event_line({"number": 1, "time": 1.5, "monotonic": 2.0, "event": "moved", "vip": "v", "to": "b"})
     assert text.endswith(".500 moved vip=v to=b")
+
+
+def test_what_another_member_heard_on_the_wire_is_shown_when_it_is_not_as_it_should_be(world: World) -> None:
+    key = next(k for m in world.members.values() for k in m.kernel)
+    good = {"by": "c", "result": "verified", "at": 1.0}
+    found = status(world, witness={key: good})
+    assert [v["witness"] for v in found["vips"]].count(good) == 1
+    assert "on the wire" not in shown(found)
+    assert "(silent on the wire, c says)" in shown(status(world, witness={key: {**good, "result": "silent"}}))

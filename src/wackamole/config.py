@@ -34,6 +34,8 @@ FENCE_SLACK_MS = 50
 """Rounding of the kernel's timers (a tick is at most 10 ms) and of ours, on top of lease and beat_age_max."""
 LIFETIME_LATE_MS = 1000
 """The kernel removes an address up to half a second after its lifetime's end (measured: 5 to 460 ms)."""
+WITHDRAW_AFTER_MAX = 10
+"""Claims are counted over ten seconds, at most one of each second."""
 MARK_DEFAULT = 0x10000000
 RUN_DIR = "/run/wackamole"
 
@@ -83,6 +85,9 @@ class FenceConfig:
     takeover: Takeover
     mark: int
     link_up_delay_ms: int
+    duplicates: str  # "announce" or "withdraw"
+    withdraw_after: int
+    witness: bool
 
     @property
     def dark_after_ms(self) -> int:
@@ -400,8 +405,22 @@ class _Reader:
     ) -> tuple[EngineConfig, FenceConfig]:
         """Engine and fence: their times depend on each other (docs/fence.md has the arithmetic)."""
         self.keys(engine, "engine", ("type", "detection", "managed", "evict_after", "beat"))
-        keys = ("mode", "lease", "lifetime", "beat_age_max", "takeover", "mark", "link_up_delay")
-        self.keys(fence, "fence", keys)
+        self.keys(
+            fence,
+            "fence",
+            (
+                "mode",
+                "lease",
+                "lifetime",
+                "beat_age_max",
+                "takeover",
+                "mark",
+                "link_up_delay",
+                "duplicates",
+                "withdraw_after",
+                "witness",
+            ),
+        )
         kind = self.choice(engine, "engine", "type", "corosync", ("corosync",))
         detection = self.duration(engine, "engine", "detection", 300, DETECTION_MS_MIN, DETECTION_MS_MAX)
         beat = self.duration(engine, "engine", "beat", max(50, min(200, detection * 2 // 5)), 20, 5000)
@@ -418,7 +437,12 @@ class _Reader:
             Takeover(takeover),
             self.mark(fence),
             self.duration(fence, "fence", "link_up_delay", 2000, 0, 600_000),
+            self.choice(fence, "fence", "duplicates", "announce", ("announce", "withdraw")),
+            self.number(fence, "fence", "withdraw_after", 5, 1, WITHDRAW_AFTER_MAX),
+            self.flag(fence, "fence", "witness", True),
         )
+        if found.duplicates != "withdraw" and "withdraw_after" in fence:
+            self.wrong("fence.withdraw_after", 'is only for duplicates = "withdraw"')
         if mode != "lifetime" and "lifetime" in fence:
             self.wrong("fence.lifetime", 'is only for mode = "lifetime"')
         if life % 1000:

@@ -114,6 +114,9 @@ def _vips(status: Mapping[str, Any]) -> Table:
         why = vip["note"] or vip["cause"]
         if vip["pinned_by_operator"]:
             why += " (stays until `balance`)"
+        witness = vip["witness"]
+        if witness is not None and witness["result"] != "verified":
+            why += f" ({witness['result']} on the wire, {witness['by']} says)"
         since = ago(now - vip["since"]) if vip["since"] else "-"
         table.add_row(vip["name"], " ".join(vip["addresses"]), holder, since, here, Text(why, "dim"))
     return table

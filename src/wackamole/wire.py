@@ -178,6 +178,9 @@ def _check(message: say.Message) -> None:
             _check_member(message.node, message.incarnation)
         case say.Drain():
             _check_node(message.node)
+        case say.Witnessed():
+            _check_keys(message.key)
+            _check_count("generation", message.generation)
         case say.Unstick():
             pass
         case say.Adopt():

@@ -67,7 +67,12 @@ class Host:
         return self.confirmed[serial]
 
 
-def on_the_host(story: Callable[[Host], Awaitable[None]], *vips: Vip, interfaces: dict[str, str] | None = None) -> None:
+def on_the_host(
+    story: Callable[[Host], Awaitable[None]],
+    *vips: Vip,
+    interfaces: dict[str, str] | None = None,
+    withdraw_after: int | None = None,
+) -> None:
     """Run a story with a started Kernel, on a thread that lives in the host's namespace."""
 
     async def main() -> None:
@@ -92,6 +97,7 @@ def on_the_host(story: Callable[[Host], Awaitable[None]], *vips: Vip, interfaces
                 on_confirmed=confirmed,
                 on_eligibility=eligibility,
                 on_record=record,
+                withdraw_after=withdraw_after,
             )
         )
         await host.kernel.start()

@@ -21,6 +21,13 @@ def representative(state: State) -> NodeId | None:
     return min((n for n in state.view.members if n not in evicted), default=None)
 
 
+def witness_of(state: State, holder: NodeId) -> NodeId | None:
+    """Who looks whether a VIP of this member is answered for on the wire: the next one in good standing, in order."""
+    evicted = {n for n, _ in state.table.evicted}
+    others = [n for n in state.view.members if n != holder and n not in evicted] if state.view is not None else []
+    return min(others, key=lambda n: (n < holder, n), default=None)
+
+
 def agreement(reports: Iterable[Report]) -> bool:
     """Whether all place by the same config and the same version of placement, so that each may compute alone (hazard 9)."""
     return len({(r.config_digest, r.placement_version) for r in reports}) <= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .messages import Message
-from .model import Electorate, NodeId, ViewId, Vip, VipKey
+from .model import Electorate, NodeId, OnWire, ViewId, Vip, VipKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,15 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowWitness:
+    """A member has asked a VIP's segment who has it: show that for as long as its holder is the same."""
+
+    key: VipKey
+    by: NodeId
+    result: OnWire
+
+
+@dataclass(frozen=True, slots=True)
 class LeaveGroup:
     """Leave the group. `come_back`: join again as a newcomer (after an eviction); else the daemon is done."""
 
@@ -78,4 +87,6 @@ class Record:
     node: NodeId | None = None
 
 
-Effect = Multicast | RenewLease | ShutFence | HoldExactly | Remember | Announce | LeaveGroup | Hand | Record
+Effect = (
+    Multicast | RenewLease | ShutFence | HoldExactly | Remember | Announce | ShowWitness | LeaveGroup | Hand | Record
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .messages import Message
-from .model import Electorate, NodeId, NotEligible, Settings, View, ViewId, VipKey
+from .model import Electorate, NodeId, NotEligible, OnWire, Settings, View, ViewId, VipKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,15 @@ class RestartRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentAsked:
+    """This host asked a VIP's segment who has it, when `holder` held it."""
+
+    key: VipKey
+    holder: NodeId
+    result: OnWire
+
+
+@dataclass(frozen=True, slots=True)
 class BalanceRequested:
     """An operator asks for a round of balancing now; operator moves lose their stickiness."""
 
@@ -136,6 +145,7 @@ Event = (
     | DrainRequested
     | LeaveRequested
     | RestartRequested
+    | SegmentAsked
     | BalanceRequested
     | TimePassed
 )

@@ -48,6 +48,7 @@ from .events import (
     Paused,
     Remembered,
     RestartRequested,
+    SegmentAsked,
     TimePassed,
     ViewInstalled,
 )
@@ -129,6 +130,8 @@ def handle(w: Work, event: Event) -> None:
                 w.s = replace(w.s, leaving_since_ms=w.now_ms)
         case RestartRequested():
             w.say(Restart(event.bound_ms, w.now_ms))
+        case SegmentAsked():
+            orders.on_segment_asked(w, event)
         case BalanceRequested():
             w.say(Unstick())
         case TimePassed():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .model import NodeId, Report, Row, Vip, VipKey
+from .model import NodeId, OnWire, Report, Row, Vip, VipKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,15 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class Witnessed:
+    """I asked a VIP's segment who has it. Advice, and said once: it changes nothing that is agreed."""
+
+    key: VipKey
+    generation: int
+    result: OnWire
+
+
+@dataclass(frozen=True, slots=True)
 class Unstick:
     """An operator asks for balance: operator moves lose their stickiness."""
 
@@ -153,6 +162,7 @@ Message = (
     | Lapsed
     | Drain
     | Restart
+    | Witnessed
     | Unstick
     | Adopt
 )

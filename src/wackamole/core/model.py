@@ -93,6 +93,7 @@ class NotEligible(Enum):
     LINK_FRESH = "the interface's carrier came back only now"
     NO_FENCE = "its kernel does not fence it there"
     FOREIGN_ADDRESS = "the address is configured there by somebody else"
+    DUPLICATE = "another host answers for it"
     REFUSED = "its kernel refused the address"
     EVICTED = "it was evicted for its silence"
     NO_MAJORITY = "its component has no majority"
@@ -104,6 +105,14 @@ class NotEligible(Enum):
     def forbids(self) -> bool:
         """True for hard reasons: a VIP is never placed there, and is let go where it is held."""
         return self is not NotEligible.DRAINING
+
+
+class OnWire(Enum):
+    """What a member heard that asked a VIP's segment who has it."""
+
+    SILENT = "silent"  # nobody answered, twice
+    VERIFIED = "verified"  # one hardware address did
+    DUPLICATE = "duplicate"  # more than one did
 
 
 class Cause(Enum):

@@ -8,10 +8,11 @@ from typing import assert_never
 from . import placement as placing
 from . import settling, views
 from .agreed import heard, renew, renews, representative
-from .effects import Announce, Hand
+from .effects import Announce, Hand, Multicast, ShowWitness
 from .events import (
     MessageDelivered,
     MoveRequested,
+    SegmentAsked,
 )
 from .messages import (
     Adopt,
@@ -28,12 +29,14 @@ from .messages import (
     Restart,
     StateMessage,
     Unstick,
+    Witnessed,
 )
 from .model import (
     GENERATION_TAKEN_MAX,
     Cause,
     NodeId,
     NotEligible,
+    OnWire,
     Phase,
     Vip,
     VipKey,
@@ -87,6 +90,8 @@ def on_message(w: Work, event: MessageDelivered) -> None:
             on_drain(w, sender, message)
         case Restart():
             on_restart(w, sender, message)
+        case Witnessed():
+            on_witnessed(w, sender, message)
         case Unstick():
             for row in list(w.rows.values()):
                 if row.sticky:
@@ -302,3 +307,20 @@ def on_move_requested(w: Work, event: MoveRequested) -> None:
     )
     if moves and w.s.phase is Phase.SETTLED:
         w.say(Moves(moves, operator=True))
+
+
+def on_segment_asked(w: Work, event: SegmentAsked) -> None:
+    """Tell the others once, if it is still about the same holder."""
+    row = w.rows.get(event.key)
+    if w.s.view is not None and row is not None and row.holder == row.target == event.holder:
+        w.effects.append(Multicast(w.s.view.id, Witnessed(event.key, row.generation, event.result)))
+
+
+def on_witnessed(w: Work, sender: NodeId, message: Witnessed) -> None:
+    """Advice: it is shown, and a holder that was not heard alone announces again; nothing that is agreed changes."""
+    row = w.rows.get(message.key)
+    if row is None or row.holder is None or row.generation != message.generation:
+        return
+    w.effects.append(ShowWitness(message.key, sender, message.result))
+    if row.holder == w.s.me and message.result is not OnWire.VERIFIED:
+        w.effects.append(Announce((row.vip,)))

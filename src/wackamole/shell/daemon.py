@@ -25,8 +25,9 @@ from .. import __version__, keys, wire
 from ..config import FENCE_SLACK_MS, LIFETIME_LATE_MS, Config, ConfigError, NodeConfig, find_self, load, settings_for
 from ..core import effects as do
 from ..core import events as ev
+from ..core.agreed import witness_of
 from ..core.machine import next_deadline_ms, step
-from ..core.model import Cause, Electorate, NodeId, NotEligible, Phase, Report, Row, VipKey
+from ..core.model import Cause, Electorate, NodeId, NotEligible, OnWire, Phase, Report, Row, VipKey
 from ..core.state import State, initial
 from ..engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
 from ..engine.corosync.adapter import CorosyncEngine
@@ -101,6 +102,8 @@ class Daemon:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms: int | None = None
         self._since: dict[VipKey, float] = {}
+        self._looked_at: dict[VipKey, tuple[NodeId, int] | None] = {}
+        self._witness: dict[VipKey, dict[str, object]] = {}
         self._holders: dict[VipKey, NodeId | None] = {}  # as of the last settled table
         self._changed: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,6 +124,8 @@ class Daemon:
             link_up_delay_ms=config.fence.link_up_delay_ms,
             calm=lambda: self.state.phase is Phase.SETTLED,
             inherited=heirloom,
+            withdraw_after=config.fence.withdraw_after if config.fence.duplicates == "withdraw" else None,
+            on_witnessed=lambda key, holder, result: self.tell(ev.SegmentAsked(key, holder, result)),
             peers=[a for n in config.nodes if n != node for a in n.addresses],
         )
         self._ran_ms = now_ms()
@@ -193,6 +198,8 @@ class Daemon:
                 self.kernel.hold_exactly(effect.serial, effect.vips)
             case do.Announce():
                 self.kernel.announce(effect.vips)
+            case do.ShowWitness():
+                self._show_witness(effect)
             case do.Remember():
                 self._spawn(self._remember(effect.electorates))
             case do.Hand():
@@ -261,6 +268,7 @@ class Daemon:
         if after.phase is Phase.SETTLED:
             for row in after.table.rows:
                 self._row_settled(row, names)
+                self._look_on_the_wire(row)
         for waiter in self._changed:
             if not waiter.done():
                 waiter.set_result(None)
@@ -280,6 +288,7 @@ class Daemon:
             return
         self._holders[row.key] = row.holder
         self._since[row.key] = time.time()
+        self._witness.pop(row.key, None)
         if was is None and (row.holder is None or row.cause is Cause.CLAIM):
             return
         self.journal.record(
@@ -290,6 +299,29 @@ class Daemon:
             cause=row.cause.value,
             view=str(self.state.view.id) if self.state.view else "-",
         )
+
+    def _look_on_the_wire(self, row: Row) -> None:
+        """Whoever is its holder's witness asks for a VIP that was acquired, or kept in a conflict; one that is on its way
+        when it has arrived, and one that was held all along not at all."""
+        if row.holder is not None and (row.target != row.holder or row.releasing):
+            return
+        was = self._looked_at.get(row.key)
+        now = (row.holder, row.generation if row.cause is Cause.CONFLICT else 0) if row.holder is not None else None
+        if now == was:
+            return
+        seen = row.key in self._looked_at
+        self._looked_at[row.key] = now
+        if row.holder is None or (not seen and row.cause is Cause.CLAIM) or not self.config.fence.witness:
+            return
+        if witness_of(self.state, row.holder) == self.state.me:
+            self.kernel.witness.look(row.vip, row.holder)
+
+    def _show_witness(self, effect: do.ShowWitness) -> None:
+        names = {r.node: r for r in self.state.table.reports}
+        told = {"by": name_of(names, effect.by), "result": effect.result.value}
+        self._witness[effect.key] = {**told, "at": time.time()}
+        if effect.by == self.state.me or effect.result is not OnWire.VERIFIED:
+            self.journal.record("witness", vip=effect.key.split("#")[0], **told)
 
     def _arm(self) -> None:
         due_ms = next_deadline_ms(self.state)
@@ -453,12 +485,15 @@ class Daemon:
             warnings.append("the guard process is gone: restart the daemon, so that its death leaves nothing behind")
         if self._bad_messages:
             warnings.append(f"{self._bad_messages} messages could not be read")
+        warnings += self.kernel.warnings()
         found = status_of(
             self.state,
             cluster=self.config.cluster.name,
             version=__version__,
             since=self._since,
             kernel=self.kernel.held(),
+            duplicates=self.kernel.duplicates.describe(),
+            witness=self._witness,
             engine=self.engine.describe(),
             fence=self._fence(),
             warnings=tuple(warnings),

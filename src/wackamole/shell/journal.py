@@ -18,6 +18,8 @@ WARNINGS = frozenset(
         "bad_message",
         "conflict",
         "diverged",
+        "duplicate",
+        "duplicate_withdrawn",
         "engine_lost",
         "engine_refused",
         "evict",

@@ -25,11 +25,14 @@ def status_of(
     version: str,
     since: Mapping[VipKey, float],
     kernel: tuple[VipKey, ...],
+    duplicates: Mapping[VipKey, list[dict[str, object]]],
+    witness: Mapping[VipKey, dict[str, object]],
     engine: Mapping[str, str],
     fence: Mapping[str, object],
     warnings: tuple[str, ...],
 ) -> dict[str, object]:
-    """The whole answer of the verb `status`. `since`: wall clock of each VIP's last change of holder, seconds."""
+    """The whole answer of the verb `status`. `since`: wall clock of each VIP's last change of holder, seconds. `duplicates`:
+    who else claimed a VIP that was held here. `witness`: what another member heard when it asked for it."""
     reports = {r.node: r for r in state.table.reports}
     facts = Placement(
         state.table.rows, reports.values(), (n for n, _ in state.table.evicted), dict(state.settings.prefer)
@@ -42,12 +45,16 @@ def status_of(
     for node in state.view.members if state.view else ():
         report = reports.get(node)
         members.append(_member(node, report, rows, facts, digest))
-    vips = [_vip(row, reports, facts, since, kernel, state) for row in sorted(rows, key=lambda r: r.key)]
     shown = {row.key for row in rows}
-    vips += [
-        _vip(Row(vip.key, vip), reports, facts, since, kernel, state)
-        for vip in state.settings.vips
-        if vip.key not in shown
+    listed = sorted(rows, key=lambda r: r.key)
+    listed += [Row(vip.key, vip) for vip in state.settings.vips if vip.key not in shown]
+    vips = [
+        {
+            **_vip(row, reports, facts, since, kernel, state),
+            "duplicates": duplicates.get(row.key, []),
+            "witness": witness.get(row.key),
+        }
+        for row in listed
     ]
     notes = list(warnings)
     if not agreement(reports.values()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..core import events as ev
-from ..core.agreed import digest_of
+from ..core.agreed import digest_of, witness_of
 from ..core.invariants import (
     every_address_is_held_once,
     no_address_is_held_twice,
@@ -16,7 +16,7 @@ from ..core.invariants import (
     settled_members_agree,
 )
 from ..core.messages import Evict
-from ..core.model import Address, NodeId, NotEligible, Partition, Settings, Takeover, Vip, VipKey
+from ..core.model import Address, NodeId, NotEligible, OnWire, Partition, Settings, Takeover, Vip, VipKey
 from .world import World
 
 TICKS_MAX = 100
@@ -282,6 +282,14 @@ class Story:
     def do_successor(self, name: str) -> None:
         """The process that replaces it starts."""
         self.world.succeed(self.ids[name])
+
+    def do_witness(self, vip: str, result: str) -> None:
+        """The member whose turn it is has asked the VIP's segment."""
+        key = self.vips[vip].key
+        for state in self.world.states().values():
+            (holder,) = [row.holder for row in state.table.rows if row.key == key]
+            if holder is not None and witness_of(state, holder) == state.me:
+                self.world.tell(state.me, ev.SegmentAsked(key, holder, OnWire(result)))
 
     def do_leave(self, name: str) -> None:
         self.world.tell(self.ids[name], ev.LeaveRequested())

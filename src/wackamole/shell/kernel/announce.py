@@ -33,12 +33,17 @@ def gratuitous_arp(mac: bytes, ip: bytes, *, reply: int) -> bytes:
 def neighbour_advertisement(mac: bytes, ip: bytes) -> bytes:
     """An unsolicited neighbour advertisement to all nodes, with override and the target's link-layer address."""
     body = struct.pack("!BBHI", 136, 0, 0, ND_OVERRIDE) + ip + b"\x02\x01" + mac
-    total = sum(struct.unpack("!36H", ip + ALL_NODES + struct.pack("!II", len(body), 58) + body))
+    return icmpv6(mac, ip, ALL_NODES_MAC, ALL_NODES, body)
+
+
+def icmpv6(mac: bytes, source: bytes, to_mac: bytes, to: bytes, body: bytes) -> bytes:
+    """A frame of neighbour discovery; `body` is 32 bytes, its checksum still 0."""
+    total = sum(struct.unpack("!36H", source + to + struct.pack("!II", len(body), 58) + body))
     total = (total >> 16) + (total & 0xFFFF)
     total += total >> 16
     checksum = struct.pack("!H", ~total & 0xFFFF)
-    header = struct.pack("!IHBB", 0x60000000, len(body), 58, 255) + ip + ALL_NODES
-    return ALL_NODES_MAC + mac + b"\x86\xdd" + header + body[:2] + checksum + body[4:]
+    header = struct.pack("!IHBB", 0x60000000, len(body), 58, 255) + source + to
+    return to_mac + mac + b"\x86\xdd" + header + body[:2] + checksum + body[4:]
 
 
 def frames(mac: bytes, ip: bytes) -> tuple[bytes, ...]:

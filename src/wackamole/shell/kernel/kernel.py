@@ -16,13 +16,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from ...core.model import NotEligible, Vip, VipKey
+from ...core.model import Address, NodeId, NotEligible, OnWire, Vip, VipKey
 from .announce import Announcement, Announcer, Sender
+from .claims import Claim, Ears
+from .duplicates import Duplicates
 from .fencing import Fencing, Unfenced
 from .keeper import Job, Keeper, Outcome
 from .peers import TOUCH_SECONDS, Peers, packed_addresses
 from .rtnl import FOR_EVER, RTM_DELADDR, RTM_DELLINK, Link, NetlinkError, Notifications, Placed, Rtnl
 from .surroundings import Surroundings, packed
+from .witness import Place, Witness, question
 
 PUT_BACK_MAX, PUT_BACK_SECONDS = 10, 10.0
 """A VIP that somebody keeps removing is put back at most this often in this time; then it is refused."""
@@ -47,7 +50,8 @@ class Kernel:
 
     `make_fencing` is given what renews the lifetimes of held addresses. `lifetime_s`: they live so long without. `calm`
     says whether the group has settled: only then a carrier that came back counts. `peers`: the other nodes' own
-    addresses. `inherited`: a former process has left these on the interfaces for this one."""
+    addresses. `inherited`: a former process has left these on the interfaces for this one. `withdraw_after`: claims by
+    another host until a VIP is left to it; None: never."""
 
     def __init__(
         self,
@@ -64,6 +68,8 @@ class Kernel:
         calm: Callable[[], bool] = lambda: True,
         peers: Iterable[str] = (),
         inherited: tuple[Vip, ...] = (),
+        withdraw_after: int | None = None,
+        on_witnessed: Callable[[VipKey, NodeId, OnWire], None] = lambda *_: None,
     ) -> None:
         self._vips = vips
         self._around = Surroundings(interfaces, link_up_delay_ms)
@@ -82,6 +88,16 @@ class Kernel:
         self._peers: Peers | None = None
         self._touching: asyncio.TimerHandle | None = None
         self._announcer = Announcer(Sender(), self._still)
+        self._ears = Ears(self._claimed)
+        self.witness = Witness(self._ask, on_witnessed)
+        self.duplicates = Duplicates(
+            lambda: (self._keeper.held_now, self._wanted),
+            lambda: (link.mac for link in self._around.links.values()),
+            announce=self.announce,
+            on_eligibility=self._say_eligibility,
+            on_record=on_record,
+            withdraw_after=withdraw_after,
+        )
         self._serial = 0
         self._wanted: tuple[Vip, ...] = inherited
         self._held: tuple[VipKey, ...] = ()
@@ -106,7 +122,9 @@ class Kernel:
         self._peers = Peers(self._look, self._peers_addresses)
         self._touch_peers()
         self._around.read(self._look.links(), self._look.addresses())
-        await self.fencing.start(self, self._around.guarded(self._vips))
+        guarded = self._around.guarded(self._vips)
+        await self.fencing.start(self, guarded)
+        self._ears.listen(guarded)
         self._keeper.start(lambda outcome: self._call(self._done, outcome))
         self._loop.add_reader(self._watch.fileno(), self._on_notice)
         self._keeper.put(self._job())
@@ -153,6 +171,9 @@ class Kernel:
         if self._look is not None:
             self._look.close()
         self._announcer.close()
+        self._ears.close()
+        self.duplicates.close()
+        self.witness.close()
         self._serial += 1  # nobody waits for the last one
         self._wanted = ()
         self._keeper.put(self._job())
@@ -231,6 +252,24 @@ class Kernel:
     def _still(self, announcement: Announcement) -> bool:
         return any(a.ip == announcement.ip for a in self._keeper.held_now)
 
+    # -- what is heard and asked on the wire ------------------------------------------------------------------------------
+
+    def _claimed(self, claim: Claim) -> None:
+        self.duplicates.claimed(claim)
+        self.witness.heard(claim)
+
+    def _ask(self, address: Address) -> Place | None:
+        link, target = self._around.locate(address), packed(address.ip)
+        source = self._around.source_for(target, link) if link is not None else None
+        if link is None or source is None or not self._ears.send(link.index, question(link.mac, source, target)):
+            return None
+        return link.index, target
+
+    def warnings(self) -> list[str]:
+        """What an operator should know now."""
+        deaf = [f"other hosts' claims on {name} are not seen: {why}" for name, why in sorted(self._ears.deaf.items())]
+        return self.duplicates.warnings() + deaf
+
     # -- what changes around us -------------------------------------------------------------------------------------------
 
     def _on_notice(self) -> None:
@@ -262,7 +301,9 @@ class Kernel:
                         lost = lost or self._waited_for is not None
                 case Placed() as placed:
                     lost = lost or (notice.kind == RTM_DELADDR and placed in self._keeper.held_now)
-        self.fencing.guard(self._around.guarded(self._vips))
+        guarded = self._around.guarded(self._vips)
+        self.fencing.guard(guarded)
+        self._ears.listen(guarded)
         self._say_eligibility()
         if lost:
             self._restore()
@@ -299,7 +340,7 @@ class Kernel:
         reasons = tuple(
             (vip.key, why)
             for vip in sorted(self._vips, key=lambda v: v.key)
-            if (why := self._around.why_not(vip) or self._unfenced(vip)) is not None
+            if (why := self._around.why_not(vip) or self._unfenced(vip) or self.duplicates.why_not(vip)) is not None
         )
         if reasons != self._said:
             self._said = reasons

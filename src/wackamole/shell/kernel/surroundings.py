@@ -120,6 +120,19 @@ class Surroundings:
                 best = (a.prefix, link)
         return best[1] if best is not None else None
 
+    def source_for(self, target: bytes, link: Link) -> bytes | None:
+        """An own address on an interface to ask for another as: IPv4 best of its subnet, IPv6 best link-local."""
+        own = sorted(
+            (a for a in self.foreign if a.index == link.index and len(a.ip) == len(target)), key=lambda a: a.ip
+        )
+
+        def suits(a: Placed) -> bool:
+            if len(target) == 16:
+                return network_of(a.ip, 10) == LINK_LOCAL
+            return network_of(a.ip, a.prefix) == network_of(target, a.prefix)
+
+        return max(own, key=suits).ip if own else None
+
     def why_not(self, vip: Vip) -> NotEligible | None:
         """Why this host cannot hold a VIP now, or None."""
         foreign = {a.ip for a in self.foreign}
