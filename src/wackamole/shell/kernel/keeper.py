@@ -167,5 +167,6 @@ class Keeper:
 
 
 def shown(address: Placed) -> str:
+    """An address as people write it."""
     family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
     return f"{socket.inet_ntop(family, address.ip)}/{address.prefix}"
