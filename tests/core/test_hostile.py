@@ -29,6 +29,7 @@ from wackamole.core.model import (
     Electorate,
     NodeId,
     NotEligible,
+    OnWire,
     Partition,
     Phase,
     Report,
@@ -137,7 +138,8 @@ hostile: st.SearchStrategy[say.Message] = st.one_of(
     st.builds(say.Evict, nodes, incarnations, numbers, st.integers(0, 3)),
     st.builds(say.Lapsed, nodes, incarnations),
     st.builds(say.Drain, nodes, st.booleans(), st.booleans()),
-    st.builds(say.Restart, st.sampled_from((0, 1, 5000, wire.RESTART_MS_MAX)), numbers),
+    st.builds(say.Restart, st.sampled_from((0, 1, 1000, 5000)), st.sampled_from((0, 1, 3000, 2**53))),
+    st.builds(say.Witnessed, keys, numbers, st.sampled_from(OnWire)),
     st.builds(say.Unstick),
     st.builds(say.Adopt, some(rows)),
 )
@@ -196,6 +198,24 @@ def test_a_hostile_member_breaks_nobody(
     honest = [m.state for m in made.members.values()]
     assert [s.phase for s in honest] == [Phase.SETTLED, Phase.SETTLED], made.replay_hint()
     assert len({digest_of(s.table) for s in honest}) == 1
+
+
+def test_hazard_15_reports_that_change_to_and_fro_come_to_rest() -> None:
+    """Each member decides what to keep by what was delivered. What it decided a moment ago is not among that."""
+    made = world(Partition.MAJORITY)
+    attacker = NODES[2]
+    made.hang(attacker)
+    view = made.members[NODES[0]].state.view
+    assert view is not None
+    report = made.members[NODES[0]].state.table.reports[2]
+    two = tuple(Electorate(epoch, (("a", 1), ("b", 1))) for epoch in (1, 2))
+    for electorates in (two, ()):
+        message = say.Attributes(replace(report, electorates=electorates))
+        made.network.multicast(attacker, made.pack((view.id, message)))
+        made.act(made.actions()[0])
+    made.run(1000)
+    kept = {m.state.electorates for n, m in made.members.items() if n != attacker}
+    assert len(kept) == 1
 
 
 def many(start: int, count: int, addresses: int) -> tuple[KnownVip, ...]:
