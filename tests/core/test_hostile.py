@@ -137,7 +137,7 @@ hostile: st.SearchStrategy[say.Message] = st.one_of(
     st.builds(say.Evict, nodes, incarnations, numbers, st.integers(0, 3)),
     st.builds(say.Lapsed, nodes, incarnations),
     st.builds(say.Drain, nodes, st.booleans(), st.booleans()),
-    st.builds(say.Restart, st.sampled_from((0, 1, 1000, 5000)), st.sampled_from((0, 1, 3000, 2**53))),
+    st.builds(say.Restart, st.sampled_from((0, 1, 5000, wire.RESTART_MS_MAX)), numbers),
     st.builds(say.Unstick),
     st.builds(say.Adopt, some(rows)),
 )

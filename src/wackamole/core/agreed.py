@@ -47,11 +47,15 @@ def heard(state: State, sender: NodeId, now_ms: int) -> State:
 
 
 def renews(state: State, beat: Beat, now_ms: int) -> bool:
-    """Whether this beat of mine, delivered now, proves that loop, engine and group all work: it is young, and I am in good
-    standing in the view (hazards 3, 14, 16)."""
+    """Whether this beat of mine, delivered now, proves that loop, engine and group all work: it is young, I am in good
+    standing in the view (hazards 3, 14, 16), and my kernel has nothing but what the table gives me. A kernel that is slow
+    to let go of what I had before I fell back would else answer for it again, beside its new holder."""
     if not 0 <= now_ms - beat.sent_ms <= state.settings.beat_age_max_ms:
         return False
     if any(n == state.me for n, _ in state.table.evicted):
+        return False
+    mine = {row.key for row in state.table.rows if row.holder == state.me}
+    if not mine.issuperset(state.may_hold):
         return False
     if state.phase is Phase.SETTLED:
         return quorate(state.table.reports)

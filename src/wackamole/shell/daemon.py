@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from .. import __version__, keys, wire
-from ..config import Config, ConfigError, NodeConfig, find_self, load, settings_for
+from ..config import FENCE_SLACK_MS, LIFETIME_LATE_MS, Config, ConfigError, NodeConfig, find_self, load, settings_for
 from ..core import effects as do
 from ..core import events as ev
 from ..core.machine import next_deadline_ms, step
@@ -44,6 +44,7 @@ from .kernel.guard import Guard, descriptors_close_high_first
 from .kernel.kernel import Kernel, KernelRefused
 from .kernel.rtnl import FOR_EVER
 from .notify import Notifier
+from .record import Audit
 from .status import name_of, status_of
 from .succession import Succession, inherited, replace_process
 
@@ -124,6 +125,12 @@ class Daemon:
         )
         self._ran_ms = now_ms()
         self._pause_ms = self.state.settings.lease_ms or self.state.settings.evict_after_ms
+        self.audit = Audit(
+            self.state.settings,
+            cluster=config.cluster.name,
+            slack_ms=FENCE_SLACK_MS + (LIFETIME_LATE_MS if config.fence.mode == "lifetime" else 0),
+            warn=lambda what, fields: self.journal.record(what, **fields),
+        )
         self.engine: GroupEngine = engine_for(config, run_dir, journal)
         self.control = ControlServer(
             Path(config.control.socket), self.handle, read_only_for_others=config.control.read_only_for_others
@@ -163,7 +170,9 @@ class Daemon:
                 if gap_ms > self._pause_ms:
                     self._queue.appendleft(ev.Paused(gap_ms))
                 before = self.state
-                self.state, effects = step(before, self._queue.popleft(), now)
+                event = self._queue.popleft()
+                self.state, effects = step(before, event, now)
+                self.audit.note(event, effects, self.state)  # before the effects: see Recorder.note
                 for effect in effects:
                     self._perform(effect)
                 if self.state.table is not before.table:
@@ -232,6 +241,7 @@ class Daemon:
         )
         await self.engine.rejoin("replaced by its successor", RESTART_SECONDS_MAX)
         await self.control.close()
+        await asyncio.to_thread(self.audit.hand_over)
         replace_process(succession, sys.argv[1:])
 
     def _record(self, effect: do.Record) -> None:
@@ -376,6 +386,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_leave)
         self._pet_watchdog()
+        self.audit.start()
         await self.control.start()
         self._kept.guard.arm()
         await self.kernel.start()
@@ -390,6 +401,7 @@ class Daemon:
         if self._timer is not None:
             self._timer.cancel()
         await self.kernel.close()
+        self.audit.close(self.failure or "left")
         await self.control.close()
         self.journal.record("stopped", reason=self.failure or "left")
         if self.failure is not None:

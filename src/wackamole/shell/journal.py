@@ -14,6 +14,7 @@ FOLLOWER_BACKLOG_MAX = 1000
 WARNINGS = frozenset(
     {
         "adopted",
+        "audit_failed",
         "bad_message",
         "conflict",
         "diverged",
