@@ -154,12 +154,8 @@ def on_paused(w: Work, gap_ms: int) -> None:
 
 
 def remember(w: Work) -> None:
-    """Keep on the disk which electorates may count, if this component may say so (hazard 15). One thing at a time: what was
-    decided last is on the disk and was delivered, or two decisions under way would undo each other for ever."""
+    """Keep on the disk which electorates may count, if this component may say so (hazard 15)."""
     s = w.s
-    mine = w.reports.get(s.me)
-    if mine is None or not mine.electorates == s.electorates == s.remembering:
-        return
     if s.settings.partition is not Partition.MAJORITY or s.phase is not Phase.SETTLED or s.table is w.before.table:
         return
     if quorate(s.table.reports):
