@@ -216,8 +216,10 @@ def allowed(kind: str, config: Config, hold_s: float = float("inf")) -> Allowanc
     if kind == "freeze-corosync":
         return Allowance(overlap_ms)
     if kind == "freeze-all":
-        merges = hold_s * 1000 < config.fence.dark_after_ms  # it wakes before it is dark: two sides meet
-        return Allowance(overlap_ms + WAKING_MS, MERGE_MS if merges else WAKING_MS)
+        # who wakes before it is dark may have been left by the others just then: its own ring has to time out before it
+        # hears of that, and it goes on answering for what is left of its lease
+        was_dark = hold_s * 1000 >= config.fence.dark_after_ms
+        return Allowance(overlap_ms + WAKING_MS, WAKING_MS if was_dark else None)
     return NEVER
 
 
