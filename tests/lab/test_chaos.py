@@ -92,12 +92,12 @@ def test_a_frozen_host_may_answer_for_its_lease_and_not_longer() -> None:
     assert [v.kind for v in judge_owners(done, two(*span(10.3, 11.2)), {}, config)[1]] == ["freeze-corosync"]
 
 
-def test_who_wakes_before_it_is_dark_merges_as_after_a_split() -> None:
+def test_who_wakes_before_it_is_dark_may_answer_for_the_rest_of_its_lease() -> None:
     config = parse(Layout.of("x").config)
-    assert allowed("freeze-all", config, 0.9) == Allowance(770, 150)
+    assert allowed("freeze-all", config, 0.9) == Allowance(770)
     assert allowed("freeze-all", config, 1.2) == Allowance(770, 20)
     brief = replace(fault(1, "freeze-all"), hold_s=0.5)
-    seen = two(*span(10.4, 10.6))
+    seen = two(*span(10.4, 11.0))
     assert judge_owners([Done(brief, 10.0, 10.5, 11.0)], seen, {}, config)[1] == []
     long = replace(fault(1, "freeze-all"), hold_s=1.5)
     late = two(*span(11.4, 11.6))
