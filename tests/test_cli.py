@@ -46,14 +46,17 @@ def test_version_and_help() -> None:
         "balance",
         "leave",
         "release",
+        "restart",
         "keygen",
+        "audit",
         "lab",
     ):
         assert f" {verb} " in done.stdout
 
 
 @pytest.mark.parametrize(
-    "arguments", [["dance"], ["status", "--jason"], ["move", "v1"], ["keygen"], ["run", "--config"], ["lab", "crash"]]
+    "arguments",
+    [["dance"], ["status", "--jason"], ["move", "v1"], ["keygen"], ["audit"], ["run", "--config"], ["lab", "crash"]],
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     done = wackamole(*arguments)

@@ -85,7 +85,10 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Validate a configuration file: all problems at once, each with its place."""
+    from dataclasses import replace
+
     from .config import ConfigError, load
+    from .core.model import Partition, Takeover
     from .keys import KeyRefused, read
 
     problems: tuple[str, ...] = ()
@@ -95,6 +98,10 @@ def check(
     except ConfigError as wrong:
         problems = wrong.problems
     else:
+        fence = found.fence
+        if found.cluster.partition is Partition.MAJORITY:
+            fence = replace(fence, takeover=Takeover.STRICT)  # always so
+        notes.append(f"fence {fence.mode}: {fence.arithmetic(found.engine.detection_ms, found.engine.evict_after_ms)}")
         if found.cluster.key_file is None:
             notes.append("no key_file: anybody on the ring's network can join it; `wackamole keygen` makes a key")
         else:
@@ -311,6 +318,57 @@ def keygen(
         print(f'{file} made; copy it to every node and set key_file = "{file}" under [cluster]')
 
 
+def _moment(text: str | None) -> int | None:
+    """A time of the wall clock, ISO 8601 (local if it names no zone), as microseconds."""
+    from datetime import datetime
+
+    if text is None:
+        return None
+    try:
+        return round(datetime.fromisoformat(text).timestamp() * 1_000_000)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time such as 2026-11-24T10:00:00") from None
+
+
+@app.command()
+def audit(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="The audit.jsonl (and .1) of every node.")],
+    since: Annotated[str | None, typer.Option(help="From this time on, by the first node's clock.")] = None,
+    until: Annotated[str | None, typer.Option(help="Up to this time.")] = None,
+    uncovered_max: Annotated[
+        float | None, typer.Option(min=0, help="Seconds for which an address may be without a host.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove from the nodes' records that every address was served by one host, and by somebody. 1: it was not so."""
+    from .audit import AuditRefused, Verdict
+    from .audit import audit as judge
+
+    begin, end = _moment(since), _moment(until)
+    try:
+        report = judge(
+            [(str(file), file.read_bytes()) for file in files],
+            since=begin,
+            until=end,
+            uncovered_max=None if uncovered_max is None else round(uncovered_max * 1_000_000),
+        )
+    except OSError as no:
+        print(f"{no.filename}  cannot be read: {no.strerror}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except AuditRefused as no:
+        print(no, file=sys.stderr)
+        raise typer.Exit(2) from None
+    from .audit.shown import as_json as as_plain
+    from .audit.shown import print_audit
+
+    if as_json:
+        _print_json(as_plain(report))
+    else:
+        print_audit(report)
+    verdicts = (report.exclusive, report.covered)
+    raise typer.Exit(1 if Verdict.REFUTED in verdicts else 2 if Verdict.UNDECIDED in verdicts else 0)
+
+
 lab = typer.Typer(no_args_is_help=True, help="A cluster on this machine, in network namespaces, to try things out.")
 app.add_typer(lab, name="lab")
 
@@ -491,6 +549,42 @@ def lab_status(name: LabOption = "lab", as_json: JsonOption = False) -> None:
         _print_json(found)
     else:
         print_lab_status(found)
+
+
+@lab.command("chaos")
+def lab_chaos(
+    seconds: Annotated[float, typer.Option(min=1, max=86400, help="How long faults are made.")] = 300,
+    pause: Annotated[float, typer.Option(min=0, max=3600, help="Seconds between two faults, at most.")] = 14,
+    seed: Annotated[int | None, typer.Option(help="Which faults; the same seed gives the same ones.")] = None,
+    nodes: Annotated[int, typer.Option(min=2, max=16, help="How many nodes.")] = 3,
+    vips: Annotated[int, typer.Option(min=1, max=50, help="How many VIPs.")] = 6,
+    detection: Annotated[str, typer.Option(help="How long a silent host stays a member.")] = "300ms",
+    rings: Annotated[int, typer.Option(min=1, max=2, help="Networks between the nodes.")] = 1,
+    takeover: Annotated[str, typer.Option(help="`fast` or `strict`, as in the configuration.")] = "fast",
+    partition: Annotated[str, typer.Option(help="`cover` or `majority`, as in the configuration.")] = "cover",
+    keep: Annotated[
+        Path | None, typer.Option(help="A folder for the report, the captured frames, logs and events.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make faults of every kind in a lab of its own, and watch who answers. Needs root."""
+    from .lab.chaos import run_chaos
+
+    with _lab_errors():
+        code = run_chaos(
+            seconds=seconds,
+            pause_s_max=pause,
+            seed=seed,
+            nodes=nodes,
+            vips=vips,
+            detection=detection,
+            rings=rings,
+            takeover=takeover,
+            partition=partition,
+            keep=keep,
+            as_json=as_json,
+        )
+    raise typer.Exit(code)
 
 
 @app.command()

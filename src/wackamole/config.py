@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import __version__
 from .core.model import ADDRESSES_MAX, NODES_MAX, VIPS_MAX, Address, Partition, Settings, Takeover, Vip
@@ -26,6 +26,8 @@ from .wire import VOTES_MAX, WEIGHT_MAX
 
 ADDRESSES_PER_VIP_MAX = 64
 FILE_BYTES_MAX = 4 << 20
+PROBLEMS_MAX = 200
+"""Then it is read no further: nobody reads more, and each costs time."""
 DETECTION_MS_MIN, DETECTION_MS_MAX = 200, 60_000
 """Below 200 ms Corosync refuses the token time that is left (it must be four retransmissions of at least 30 ms)."""
 FENCE_SLACK_MS = 50
@@ -95,6 +97,18 @@ class FenceConfig:
         if self.mode == "lifetime":
             return self.lifetime_s * 1000 + LIFETIME_LATE_MS + self.beat_age_max_ms + FENCE_SLACK_MS
         return 0
+
+    def arithmetic(self, detection_ms: int, evict_after_ms: int) -> str:
+        """What these times mean, for people (docs/fence.md)."""
+        dark = self.dark_after_ms
+        if not dark:
+            return "no fence: nothing silences a frozen host or daemon, and it is not replaced"
+        lost = detection_ms + (dark + dark // 100 if self.takeover is Takeover.STRICT else 0)
+        double = 0 if self.takeover is Takeover.STRICT else max(0, dark - FENCE_SLACK_MS - detection_ms)
+        return (
+            f"a silent host is dark after {dark}ms and evicted after {evict_after_ms}ms; a lost one is replaced after"
+            f" {lost}ms; if it is only frozen, two may answer for {double}ms"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +184,12 @@ def parse(text: str, path: str = "config") -> Config:
     """Validate the text of a config. Raises ConfigError with every problem."""
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as wrong:
+    except RecursionError:
+        raise ConfigError([f"{path}  is not TOML: nested too deeply"]) from None
+    except ValueError as wrong:  # TOMLDecodeError is one; a number of thousands of digits is another
         found = re.search(r"\(at line (\d+), column \d+\)", str(wrong))
         place = f"{path}:{found[1]}" if found else path
-        raise ConfigError(
-            [f"{place}  is not TOML: {str(wrong).partition(' (at ')[0] or 'nested too deeply'}"]
-        ) from None
+        raise ConfigError([f"{place}  is not TOML: {_cut(str(wrong).partition(' (at ')[0])}"]) from None
     return _Reader(path, _places(text)).config(document)
 
 
@@ -235,6 +249,12 @@ class _Reader:
         line = self._places.get(place, 0)
         at = f"{self._path}:{line}" if line else self._path
         self._problems.append((line, f"{at}  {where}  {sentence}"))
+        if len(self._problems) >= PROBLEMS_MAX:
+            self.fail(f"{self._path}  has more problems than these {PROBLEMS_MAX}")
+
+    def fail(self, *more: str) -> NoReturn:
+        """Every problem so far, in the order of the lines."""
+        raise ConfigError([*(problem for _, problem in sorted(self._problems, key=lambda p: p[0])), *more])
 
     def line(self, where: str) -> str:
         """`on line 9`, or `` when it is not known."""
@@ -253,7 +273,7 @@ class _Reader:
         nodes = self.nodes(self.entries(document, "node", NODES_MAX))
         vips = self.vips(self.entries(document, "vip", VIPS_MAX), {n.name for n in nodes})
         if self._problems:
-            raise ConfigError(problem for _, problem in sorted(self._problems, key=lambda p: p[0]))
+            self.fail()
         return Config(
             self._path,
             cluster,
@@ -274,7 +294,8 @@ class _Reader:
             if key not in known:
                 near = difflib.get_close_matches(key, known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f" (there are: {', '.join(known)})"
-                self.wrong(f"{where}.{key}" if where else key, f"there is no such key{hint}")
+                name = key if _NAME.match(key) else _shown(key)
+                self.wrong(f"{where}.{name}" if where else name, f"there is no such key{hint}")
 
     def table(self, document: dict[str, Any], name: str) -> dict[str, Any]:
         """A table; {} if it is missing."""
@@ -540,6 +561,7 @@ class _Reader:
             return ()
         if len(given) > LINKS_MAX:
             self.wrong(f"{where}.{key}", f"a node has at most {LINKS_MAX} addresses")
+            return ()
         found: list[str] = []
         for text in given:
             try:
@@ -673,8 +695,12 @@ def duration_ms(text: object) -> int:
 
 def _shown(value: object) -> str:
     """A value of the file as people wrote it, cut to a readable length."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return _cut(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def _cut(text: str) -> str:
+    text = "".join(c if c.isprintable() else "?" for c in text[:60])
+    return text if len(text) < 60 else text[:57] + "…"
 
 
 def _spoken(ms: int) -> str:

@@ -110,32 +110,6 @@ def majorities(world: World) -> int:
     )
 
 
-def cut_in_the_middle_of_a_change() -> World:
-    """All are told that only n3 and n4 shall vote. These two know that of all and keep it; the others have not heard."""
-    world = world_of_four()
-    world.power_on(NODES[3])
-    world.run()
-    for n in NODES:
-        world.with_settings(n, nodes=("n3", "n4"), config_digest="two")
-        world.tell(n, ConfigReloaded(world.settings[n]))
-    while actions := [a for a in world.actions() if a[1] in NODES[2:]]:
-        world.act(actions[0])
-    assert all(world.disks[n][-1].votes == LISTS[3] for n in NODES[2:])
-    world.network.partition([NODES[:2], NODES[2:]], lose=True)
-    while actions := [a for a in world.actions() if a[0] != "disk"]:
-        world.act(actions[0])
-    return world
-
-
-def test_a_cut_in_the_middle_of_a_change() -> None:
-    world = cut_in_the_middle_of_a_change()
-    assert majorities(world) == 1
-    world.partition([NODES])
-    world.run()
-    assert {kept[-1].votes for kept in world.disks.values()} == {LISTS[3]}
-    assert all(len(kept) == 1 for kept in world.disks.values())
-
-
 def walk(seed: int, walks: int) -> int:
     """Return how many changes of the electorate came to count."""
     dice = random.Random(seed)
@@ -173,11 +147,6 @@ def every_list_counts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def the_newest_counts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = votes.counting
-    monkeypatch.setattr(votes, "counting", lambda present: counted(present)[-1:])
-
-
 def said_before_it_is_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     remember = machine.remember
 
@@ -193,8 +162,3 @@ def test_a_fault_is_found(fault: Callable[[pytest.MonkeyPatch], None], monkeypat
     fault(monkeypatch)
     with pytest.raises(AssertionError):
         walk(seed=1, walks=1000)
-
-
-def test_an_electorate_that_counts_at_once_makes_two_majorities(monkeypatch: pytest.MonkeyPatch) -> None:
-    the_newest_counts_at_once(monkeypatch)
-    assert majorities(cut_in_the_middle_of_a_change()) == 2

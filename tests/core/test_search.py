@@ -17,8 +17,14 @@ from wackamole.sim.search import A, B, C, Violation, search, small_world, wander
 @pytest.mark.parametrize(
     ("changes", "meaning"),
     [
-        ("rrrr", "every view history of length 4, each change at rest, all interleavings between"),
+        ("rar", "two splits or merges and one more: at rest, at any moment, at rest"),
         ("aa", "two changes of views, each at any moment"),
+        ("ma", "an operator's move, and a change of views in the middle of it"),
+        ("mm", "two moves at any moment"),
+        ("la", "one leaves, and a change of views in the middle of it"),
+        ("ml", "a move, and one leaves in the middle of it"),
+        ("er", "an eviction at any moment, and a change of views"),
+        ("re", "a change of views, and an eviction in the middle of it"),
     ],
 )
 def test_every_interleaving_is_safe_and_live(changes: str, meaning: str, capsys: pytest.CaptureFixture[str]) -> None:

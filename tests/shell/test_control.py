@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import stat
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from wackamole.client import NotReachable, ask, converse
 from wackamole.client import Refused as ClientRefused
+from wackamole.shell import control
 from wackamole.shell.control import CLIENTS_MAX, REQUEST_BYTES_MAX, ControlServer, Refused
 
 T = TypeVar("T")
@@ -113,6 +115,76 @@ def test_after_any_bytes_the_next_client_is_served(path: Path, content: bytes) -
         return ask(str(path), "status")
 
     assert serve(path, talk) == {"hello": "world"}
+
+
+def test_a_client_that_went_away_is_not_counted(path: Path) -> None:
+    """Followers that are gone are told of nothing, and so would be noticed at the next event only."""
+    following = asyncio.Event()
+
+    async def follow(verb: str, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        if verb == "events":
+            yield {"progress": "first"}
+            await following.wait()
+        yield {"result": "here"}
+
+    def talk() -> Any:
+        for _ in range(CLIENTS_MAX):
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(str(path))
+                s.sendall(b'{"verb": "events"}\n')
+                assert s.recv(100)
+        return ask(str(path), "status")
+
+    async def main() -> Any:
+        server = ControlServer(path, follow, read_only_for_others=False)
+        await server.start()
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(talk), 30)
+        finally:
+            await server.close()
+
+    assert asyncio.run(main()) == "here"
+
+
+def test_a_client_that_reads_nothing_is_dropped_and_costs_little(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "ANSWER_SECONDS_MAX", 0.1)
+    said: list[int] = []
+    dropped = asyncio.Event()
+
+    async def flood(verb: str, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        try:
+            while True:
+                said.append(1)
+                yield {"progress": "x" * 10_000}
+        finally:
+            dropped.set()
+
+    async def main() -> None:
+        server = ControlServer(path, flood, read_only_for_others=False)
+        await server.start()
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(str(path))
+                s.sendall(b'{"verb": "events"}\n')
+                await asyncio.wait_for(dropped.wait(), 30)
+        finally:
+            await server.close()
+
+    tracemalloc.start()
+    asyncio.run(main())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * control.ANSWER_BYTES_MAX
+    assert len(said) * 10_000 < 4 * control.ANSWER_BYTES_MAX
+
+
+def test_an_answer_is_a_sentence_not_a_flood(path: Path) -> None:
+    def talk() -> None:
+        with pytest.raises(ClientRefused) as no:
+            ask(str(path), "d" * 60_000)
+        assert len(str(no.value)) <= control.SENTENCE_MAX
+
+    serve(path, talk)
 
 
 def test_only_so_many_clients_at_once(path: Path) -> None:

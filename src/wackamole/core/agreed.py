@@ -9,7 +9,7 @@ from dataclasses import replace
 from .effects import Announce, Effect, RenewLease
 from .electorate import quorate
 from .messages import Beat
-from .model import NodeId, Phase, Report, Table, Vip
+from .model import NodeId, Phase, Report, Table
 from .state import State
 
 
@@ -54,11 +54,15 @@ def heard(state: State, sender: NodeId, now_ms: int) -> State:
 
 
 def renews(state: State, beat: Beat, now_ms: int) -> bool:
-    """Whether this beat of mine, delivered now, proves that loop, engine and group all work: it is young, and I am in good
-    standing in the view (hazards 3, 14, 16)."""
+    """Whether this beat of mine, delivered now, proves that loop, engine and group all work: it is young, I am in good
+    standing in the view (hazards 3, 14, 16), and my kernel has nothing but what the table gives me. A kernel that is slow
+    to let go of what I had before I fell back would else answer for it again, beside its new holder."""
     if not 0 <= now_ms - beat.sent_ms <= state.settings.beat_age_max_ms:
         return False
     if any(n == state.me for n, _ in state.table.evicted):
+        return False
+    mine = {row.key for row in state.table.rows if row.holder == state.me}
+    if not mine.issuperset(state.may_hold):
         return False
     if state.phase is Phase.SETTLED:
         return quorate(state.table.reports)
@@ -78,8 +82,3 @@ def lapsed(state: State, now_ms: int) -> bool:
     """Whether my lease has run out since the last good beat came back."""
     bound_ms = state.settings.lease_ms or state.settings.evict_after_ms
     return state.renewed_ms is not None and now_ms - state.renewed_ms > bound_ms
-
-
-def overlap(one: Vip, other: Vip) -> bool:
-    """Whether two VIPs share an address."""
-    return bool({a.ip for a in one.addresses} & {a.ip for a in other.addresses})

@@ -58,10 +58,17 @@ def wish(w: Work) -> tuple[Vip, ...]:
         mine |= frozenset(w.reports[me].known)
     if w.s.phase is Phase.SETTLED or (w.s.phase is Phase.EXCHANGE and me in w.reports):
         failing = {(r.key, r.generation) for r in w.s.refusals if r.generation is not None}
+        # what I may not have I do not take, although the group gave it to me before it has heard of that: alone with a
+        # carrier that is coming back, it would be a second owner until the merge
+        barred = {key for key, why in w.s.ineligible if why.forbids}
         return tuple(
             row.vip
             for row in w.s.table.rows
-            if row.holder == me and row.target == me and row.key in mine and (row.key, row.generation) not in failing
+            if row.holder == me
+            and row.target == me
+            and row.key in mine
+            and (row.key, row.generation) not in failing
+            and row.key not in barred
         )
     if w.s.phase is Phase.EXCHANGE and w.s.statement is not None:
         held = frozenset(w.s.statement.held)
@@ -81,6 +88,7 @@ def want(w: Work) -> None:
         and now.phase is was.phase
         and now.statement is was.statement
         and now.refusals is was.refusals
+        and now.ineligible is was.ineligible
         and now.inherited is was.inherited
     ):
         return

@@ -142,9 +142,12 @@ def handle(w: Work, event: Event) -> None:
 
 def on_paused(w: Work, gap_ms: int) -> None:
     """I did not run for longer than my lease. Alone in the view nobody can have taken over without being seen in what
-    comes next; otherwise somebody may have."""
+    comes next, but a clock that jumped has not waited for anybody's lease; otherwise somebody may have."""
     view = w.s.view
     if view is None or view.members == (w.s.me,):
+        waits = {n: ms for n, (_, ms) in w.lapsing.items()}
+        again = tuple((n, i, w.now_ms + waits[n] + waits[n] // 100) for n, i, _ in w.s.lapse_due if n in waits)
+        w.s = replace(w.s, lapse_due=again, started_ms=w.s.started_ms if w.s.mature else w.now_ms)
         return
     w.record("paused", gap_ms=gap_ms)
     w.fall_back(f"did not run for {gap_ms} ms")

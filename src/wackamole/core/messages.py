@@ -28,7 +28,8 @@ class StateMessage:
     evicted: tuple[tuple[NodeId, int], ...]  # member and incarnation
     blocked: tuple[
         tuple[VipKey, NodeId], ...
-    ] = ()  # what an evicted member without a fence, or a lost one, may still serve
+    ] = ()  # what an evicted member without a fence, or a lost one, may still serve; or one that nothing can silence, if
+    # it should say nothing in this exchange
     lapsing: tuple[tuple[NodeId, int, int], ...] = ()  # lost members as in Table.lapsing
 
 

@@ -26,6 +26,11 @@ ROWS_MAX, ROW_ADDRESSES_MAX = 2 * VIPS_MAX, 2 * ADDRESSES_MAX
 BLOCKED_MAX = 2 * ROWS_MAX
 """Pairs of a VIP and a member that may serve it still."""
 
+GENERATION_TAKEN_MAX = 2**52
+"""A greater generation is not taken from anybody: there must be room to count on, in what a message can carry."""
+ROUNDS_AHEAD_MAX = 16
+"""Nobody of ours is further ahead with the exchanges of a view than this."""
+
 PLACEMENT_VERSION = 1
 """Raised at every change of placement's outcome; members that differ let one of them assign (hazard 9)."""
 

@@ -32,6 +32,7 @@ from .messages import (
     Witnessed,
 )
 from .model import (
+    GENERATION_TAKEN_MAX,
     Cause,
     NodeId,
     NotEligible,
@@ -144,6 +145,8 @@ def on_moves(w: Work, message: Moves) -> None:
         row = w.rows.get(m.key)
         if row is None or row.holder != m.holder or row.generation != m.generation or row.target != row.holder:
             continue
+        if row.releasing:
+            continue  # a conflict's loser may still serve it: one who acquires it now would be a second one
         if m.to not in w.reports or w.reports[m.to].leaving or facts.forbidden(m.to, m.key):
             continue
         if m.to == row.holder:
@@ -209,7 +212,7 @@ def on_failed(w: Work, sender: NodeId, message: Failed) -> None:
     w.put_report(replace(report, ineligible=tuple(sorted(reasons.items(), key=lambda kv: kv[0]))))
     facts = w.placement()
     back = row.previous if row.previous is not None and not facts.forbidden(row.previous, row.key) else None
-    if w.s.phase is not Phase.SETTLED:
+    if w.s.phase is not Phase.SETTLED or row.releasing:
         back = None
     w.put(
         replace(
@@ -256,10 +259,6 @@ def on_evict(w: Work, sender: NodeId, message: Evict) -> None:
         return
     w.record("evict", node=message.node, by=w.name_of(sender), name=w.name_of(message.node))
     settling.evict(w, message.node, message.incarnation)
-    if w.s.phase is Phase.EXCHANGE and report is None:
-        # What it has, those know with whom it was before. If nothing silences it they have to say so (hazard 7).
-        views.open_exchange(w, w.s.exchange_round + 1)
-        return
     views.complete_if_all(w)
     settling.settle(w)
 
@@ -295,7 +294,7 @@ def on_adopt(w: Work, sender: NodeId, message: Adopt) -> None:
     if w.s.phase is not Phase.SETTLED or sender != w.first():
         return
     w.record("adopted", node=sender, rows=len(message.rows))
-    w.rows = {row.key: row for row in message.rows}
+    w.rows = {row.key: replace(row, generation=min(row.generation, GENERATION_TAKEN_MAX)) for row in message.rows}
     w.table_changed = True
 
 

@@ -174,7 +174,8 @@ def balance(placement: Placement, onto: Iterable[NodeId] | None = None) -> list[
     movable = [
         row
         for key, row in sorted(placement.rows.items())
-        if row.holder is not None and row.holder == row.target and row.holder in placement.loads and not row.sticky
+        if row.holder is not None and row.holder == row.target and row.holder in placement.loads
+        if not row.sticky and not row.releasing
     ]
     settled: set[VipKey] = set()
 

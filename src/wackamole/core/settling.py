@@ -59,7 +59,7 @@ def evacuate(w: Work, keys: list[VipKey], facts: placing.Placement, alike: bool)
         assert row.holder is not None
         reason = facts.why_not(row.holder, key)
         assert reason is not None
-        to = placing.refuge(facts, key, quotas) if alike else None
+        to = placing.refuge(facts, key, quotas) if alike and not row.releasing else None  # its loser first
         if to is None and not reason.forbids:
             continue
         if to is not None:
@@ -100,6 +100,10 @@ def evict(w: Work, node: NodeId, incarnation: int) -> None:
                 must_release(w, w.rows[row.key], node)
         elif row.target == node:
             w.put(replace(row, target=row.holder, generation=row.generation + 1))
+    if report is None:  # it said nothing in this exchange: what others saw it hold before
+        for key, holder in w.s.may_serve:
+            if holder == node and key in w.rows:
+                must_release(w, w.rows[key], node)
     if node == w.s.me:
         w.fall_back("evicted for silence")
 

@@ -51,6 +51,9 @@ class State:
     ] = ()  # member, messages delivered from it in this view, when the last (ms)
     said: tuple[Said, ...] = ()
     settled_table: Table | None = None  # of the last settled view, while an exchange is open: who had what then
+    may_serve: tuple[
+        tuple[VipKey, NodeId], ...
+    ] = ()  # in an exchange, by the States so far: what members that nothing silences had before it
     lapse_due: tuple[
         tuple[NodeId, int, int], ...
     ] = ()  # of Table.lapsing: node, incarnation, when its wait is over here
@@ -64,6 +67,7 @@ class State:
     fenced: bool = False
     renewed_ms: int | None = None  # when the last good own beat came back; None: not since I joined
     mature: bool = False
+    falling_back: str | None = None  # why I shall leave and come back, once my kernel is dark or empty
     draining: bool = False
     inherited: tuple[Vip, ...] = ()  # what my predecessor handed over, until I have said so
     inherited_until_ms: int = 0

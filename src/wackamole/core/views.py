@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from . import electorate, settling
-from .agreed import lapsed, overlap
+from . import placement as placing
+from .agreed import lapsed
 from .events import (
     EngineJoined,
     EngineLost,
@@ -18,7 +19,9 @@ from .messages import (
 from .model import (
     ADDRESSES_MAX,
     BLOCKED_MAX,
+    GENERATION_TAKEN_MAX,
     PLACEMENT_VERSION,
+    ROUNDS_AHEAD_MAX,
     VIPS_MAX,
     Cause,
     Left,
@@ -63,6 +66,8 @@ def on_lost(w: Work, event: EngineLost) -> None:
 
 def on_view(w: Work, view: View) -> None:
     """The membership changed: go on with the table (zero rounds), or open an exchange."""
+    if w.s.falling_back is not None:
+        return  # I am on my way out
     before = w.s.view
     came_along = before is not None and w.s.me in before.members
     zero_rounds = w.s.phase is Phase.SETTLED and came_along and view.direct and not view.joined
@@ -211,11 +216,11 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
     blocked |= {(k, n) for k, n in blocked_before if n in w.evicted and n in here}
     if had is None:
         had = w.s.table if w.s.phase is Phase.SETTLED else w.s.settled_table or Table()
-    unsilenced = {r.node for r in had.reports if not r.lease_ms and r.node in w.evicted and r.node in here}
-    blocked |= {(r.key, r.holder) for r in had.rows if r.holder in unsilenced}
     for r in (*had.rows, *w.rows.values()):
         blocked |= {(r.key, n) for n in (r.holder, *(x for x, _ in r.releasing)) if n is not None and n in w.lapsing}
     blocked |= {(k, n) for k, n in blocked_before if n in w.lapsing}
+    unsilenced = {r.node for r in had.reports if r.node in here and r.node != me and not r.lease_ms}
+    blocked |= {(r.key, r.holder) for r in had.rows if r.holder is not None and r.holder in unsilenced}
     held_set = frozenset(held)
     statement = StateMessage(
         round=number,
@@ -236,6 +241,7 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
         exchange_since_ms=w.now_ms,
         statement=statement,
         settled_table=had,
+        may_serve=(),
         said=(),
         recent=(),
     )
@@ -273,14 +279,17 @@ def own_report(w: Work) -> Report:
 
 
 def is_mature(w: Work) -> bool:
-    """Whether I have waited long enough, or met somebody who has."""
-    started = w.s.started_ms
-    return w.s.mature or (started is not None and w.now_ms - started >= w.s.settings.mature_ms)
+    """Whether I have waited long enough, or met somebody who has. Who comes new does not know whether a member was lost just
+    before, so where its lease is to be waited for, one's length is waited."""
+    started, settings = w.s.started_ms, w.s.settings
+    strict = settings.takeover is Takeover.STRICT or settings.partition is Partition.MAJORITY
+    wait_ms = max(settings.mature_ms, settings.lease_ms + settings.lease_ms // 100 if strict else 0)
+    return w.s.mature or (started is not None and w.now_ms - started >= wait_ms)
 
 
 def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     """A member's word in an exchange; one of a new round opens it for everybody."""
-    if message.round < w.s.exchange_round:
+    if not w.s.exchange_round <= message.round <= w.s.exchange_round + ROUNDS_AHEAD_MAX:
         return
     if message.round == w.s.exchange_round and w.s.phase is Phase.SETTLED:
         return
@@ -299,19 +308,24 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
         row = w.rows.get(known.vip.key)
         if row is None:
             continue
-        w.put(replace(row, generation=max(row.generation, known.generation), sticky=row.sticky or known.sticky))
+        generation = max(row.generation, min(known.generation, GENERATION_TAKEN_MAX))
+        w.put(replace(row, generation=generation, sticky=row.sticky or known.sticky))
+    index = placing.by_ip(w.rows.values())
     for key in message.held:
         if key in w.rows:
-            claim(w, w.rows[key], sender)
+            claim(w, w.rows[key], sender, index)
     for key in message.releasing:
         if key in w.rows:
             settling.must_release(w, w.rows[key], sender)
     for node, incarnation, wait_ms in message.lapsing:
         if node not in view.members:
             w.expect_lapse(node, incarnation, wait_ms)
+    gone = {node for node, _ in message.evicted} | set(w.evicted) | set(w.lapsing)
     for key, node in message.blocked:
-        if key in w.rows and (node in view.members or node in w.lapsing):
+        if key in w.rows and node in gone:
             settling.must_release(w, w.rows[key], node)
+    silent = {(key, node) for key, node in message.blocked if node in view.members and node not in gone}
+    w.s = replace(w.s, may_serve=tuple(sorted({*w.s.may_serve, *silent})))
     for node, incarnation in message.evicted:
         heard_as = w.reports.get(node)
         if node in view.members and (heard_as is None or heard_as.incarnation == incarnation):
@@ -321,15 +335,11 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     complete_if_all(w)
 
 
-def claim(w: Work, row: Row, claimant: NodeId) -> None:
-    """A member says that it holds this. If another does, one of them loses at once (hazard 23)."""
-    rivals = [
-        other
-        for other in w.rows.values()
-        if other.holder is not None
-        and other.holder != claimant
-        and (other.key == row.key or overlap(other.vip, row.vip))
-    ]
+def claim(w: Work, row: Row, claimant: NodeId, index: Mapping[str, Sequence[Row]]) -> None:
+    """A member says that it holds this. If another does, one of them loses at once (hazard 23). `index`: rows by address;
+    only their keys are read, as they may have changed since."""
+    sharing = sorted({other.key for address in row.vip.addresses for other in index[address.ip]})
+    rivals = [other for key in sharing if (other := w.rows[key]).holder not in (None, claimant)]
     for rival in rivals:
         assert rival.holder is not None
         if standing(w, claimant, row.key) < standing(w, rival.holder, rival.key):
@@ -377,6 +387,7 @@ def complete_if_all(w: Work) -> None:
         component=len(view.members) - len(w.evicted),
         statement=None,
         settled_table=None,
+        may_serve=(),
         next_balance_ms=w.now_ms + w.s.settings.balance_interval_ms,
     )
     for row in list(w.rows.values()):

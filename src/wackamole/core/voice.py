@@ -170,7 +170,7 @@ def place_for_all(w: Work) -> None:
     quotas = facts.quotas()
     moves: list[tuple[VipKey, NodeId]] = []
     for row in w.s.table.rows:
-        if row.holder is None or row.holder != row.target or row.holder not in facts.reports:
+        if row.holder is None or row.holder != row.target or row.holder not in facts.reports or row.releasing:
             continue
         if facts.why_not(row.holder, row.key) is NotEligible.DRAINING:
             to = placing.refuge(facts, row.key, quotas)
@@ -204,10 +204,14 @@ def go(w: Work) -> None:
 
 
 def leave_if_empty(w: Work) -> None:
-    """Leave the group once the kernel has nothing of mine."""
-    if w.s.leaving_since_ms is not None and w.s.phase is not Phase.GONE and not w.s.may_hold:
-        w.s = replace(w.s, phase=Phase.GONE)
-        w.effects.append(LeaveGroup(False, "asked to leave"))
+    """Leave the group once the kernel has nothing of mine; to come back, a fence that is shut is enough."""
+    if w.s.leaving_since_ms is not None:
+        if w.s.phase is not Phase.GONE and not w.s.may_hold:
+            w.s = replace(w.s, phase=Phase.GONE)
+            w.effects.append(LeaveGroup(False, "asked to leave"))
+    elif w.s.falling_back is not None and (w.s.fenced or not w.s.may_hold):
+        w.effects.append(LeaveGroup(True, w.s.falling_back))
+        w.s = replace(w.s, falling_back=None)
 
 
 def can_go_elsewhere(w: Work, row: Row) -> bool:

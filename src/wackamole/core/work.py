@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from . import placement as placing
 from .agreed import digest_of
-from .effects import Effect, LeaveGroup, Multicast, Record, ShutFence
+from .effects import Effect, Multicast, Record, ShutFence
 from .messages import (
     Message,
 )
@@ -136,16 +136,18 @@ class Work:
             heard=(),
             said=(),
             settled_table=None,
+            may_serve=(),
             lapse_due=(),
             renewed_ms=None,
             member_since=(),
+            falling_back=None,
         )
 
     def fall_back(self, reason: str) -> None:
-        """I may have been given up for gone: drop everything, and come back as a newcomer that has to be told what it holds."""
+        """I may have been given up for gone: drop everything, and come back as a newcomer that has to be told what it holds.
+        My going frees what I had: so without a proven fence I go when my kernel has confirmed that it has nothing."""
         self.drop_group()
-        self.s = replace(self.s, mature=False, started_ms=self.now_ms)
-        self.effects.append(LeaveGroup(True, reason))
+        self.s = replace(self.s, mature=False, started_ms=self.now_ms, falling_back=reason)
 
     def expect_lapse(self, node: NodeId, incarnation: int, wait_ms: int) -> None:
         """A lost member may go on serving what it had for so long, counted from now at the latest."""

@@ -7,7 +7,9 @@ receive the same messages in the same order. Where the contract leaves something
 * when each node's next event is delivered (`pending`, `deliver`);
 * whether messages under way at a change of the ring are delivered before it or lost (`lose`). Members that go together
   into the next view deliver the same ones: what one of them has delivered already, all of them get.
-* whether the engine can vouch for a change (`hidden`: View.direct is False).
+* whether the engine can vouch for a change (`hidden`: View.direct is False); and what happens before it in rings that are
+  never shown (`divide`);
+* who notices nothing of a change because its engine stands still (`deaf`).
 
 View ids are never used twice. A search may ask for `recycled` ids: then a number is taken again when nothing refers to
 it any more, so that worlds with equal futures have equal fingerprints and their number stays finite.
@@ -58,6 +60,7 @@ class Network:
         self._last_number = 0
         self._ports: dict[NodeId, Port] = {}
         self._groups: tuple[tuple[NodeId, ...], ...] = ()
+        self._unseen: tuple[frozenset[NodeId], ...] = ()
         self._joins: dict[NodeId, int] = {}
 
     def fork(self) -> Network:
@@ -66,6 +69,7 @@ class Network:
         other._last_number = self._last_number
         other._ports = dict(self._ports)
         other._groups = self._groups
+        other._unseen = self._unseen
         other._joins = dict(self._joins)
         return other
 
@@ -78,9 +82,22 @@ class Network:
         """The cuts, as last set."""
         return self._groups
 
+    def tip(self, node: NodeId) -> View | None:
+        """The last view that was queued for a node."""
+        return self._ports[node].tip if node in self._ports else None
+
+    def last_number(self) -> int:
+        """The number of the newest view; every later one has a higher one (not where they are recycled)."""
+        return self._last_number
+
     def nodes(self) -> tuple[NodeId, ...]:
         """Who is a member somewhere."""
         return tuple(sorted(self._ports))
+
+    def together(self, one: NodeId, other: NodeId, view: ViewId) -> bool:
+        """Whether both are in this view by their engines, and nothing later is queued for either."""
+        tips = [self._ports[n].tip for n in (one, other) if n in self._ports]
+        return len(tips) == 2 and all(tip is not None and tip.id == view for tip in tips)
 
     def calm(self) -> dict[NodeId, View]:
         """Where nothing is under way: number the views anew and forget how they came about. Returns each node's view."""
@@ -120,17 +137,31 @@ class Network:
         """The process said goodbye."""
         self._remove(node, Left.LEFT, lose=False)
 
-    def partition(self, groups: Iterable[Iterable[NodeId]], *, lose: bool = False, hidden: bool = False) -> None:
-        """Cut (and join) the network into these groups; nodes not named keep to themselves."""
+    def partition(
+        self,
+        groups: Iterable[Iterable[NodeId]],
+        *,
+        lose: bool = False,
+        hidden: bool = False,
+        deaf: Iterable[NodeId] = (),
+    ) -> None:
+        """Cut (and join) the network into these groups; nodes not named keep to themselves. The `deaf` are told nothing now:
+        they learn of everything at the first change in which they are not deaf."""
         named = tuple(tuple(sorted(g)) for g in groups)
         assert len({n for g in named for n in g}) == sum(len(g) for g in named), "a node is in two groups"
         self._groups = named
-        done: set[NodeId] = set()
+        self._unseen = ()
+        done: set[NodeId] = set(deaf)
         for node in sorted(self._ports):
             if node not in done:
                 component = self._component(node)
                 done |= set(component)
                 self._reform(component, {}, lose=lose, hidden=hidden)
+
+    def divide(self, groups: Iterable[Iterable[NodeId]]) -> None:
+        """From now to the next change, messages reach only members of the same group, and no view says so: rings that come
+        and go unseen (hazard 2). The next `partition` must be `hidden`."""
+        self._unseen = tuple(frozenset(g) for g in groups)
 
     def heal(self) -> None:
         """Join everything together."""
@@ -142,9 +173,17 @@ class Network:
         if port.tip is None:
             return
         sent = Sent(node, port.installed, payload)
+        reached = next((g for g in self._unseen if node in g), None)
         for member, other in self._ports.items():
+            if reached is not None and member not in reached:
+                continue
             if other.tip is not None and other.tip.id == port.tip.id:
                 self._ports[member] = other.with_event(sent)
+
+    def lose(self) -> None:
+        """Messages under way that nobody of a component has delivered are lost, without a change of the ring."""
+        for members in {self._component(node) for node in self._ports}:
+            self._lose(members)
 
     # -- what the caller lets happen --------------------------------------------------------------------------------------
 
@@ -176,11 +215,11 @@ class Network:
             self._reform(rest, {node: why}, lose=lose, hidden=False)
 
     def _reform(self, members: tuple[NodeId, ...], why: dict[NodeId, Left], *, lose: bool, hidden: bool) -> None:
-        """Give these members a common view, unless they have it."""
+        """Give these members a common view, unless they have it already and saw everything."""
         before = {m: self._ports[m].tip for m in members}
         ids = {tip.id if tip is not None else None for tip in before.values()}
         first = before[members[0]]
-        if len(ids) == 1 and first is not None and first.members == members:
+        if not hidden and len(ids) == 1 and first is not None and first.members == members:
             return
         if lose:
             self._lose(members)

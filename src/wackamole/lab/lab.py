@@ -436,18 +436,41 @@ class Lab:
         tool("ip", "netns", "exec", self.layout.namespace(node), "nft", "flush", "ruleset")
         return when
 
-    def cut(self, node: str) -> float:
-        """Pull the cables: no carrier on both sides. Returns when (monotonic)."""
+    def cut(self, node: str, ring: int | None = None) -> float:
+        """Pull the cables, or that of one network: no carrier on both sides. Returns when (monotonic)."""
+        return self._cables(node, ring, "down")
+
+    def plug(self, node: str, ring: int | None = None) -> float:
+        """Plug the cables in, or that of one network. Returns when (monotonic)."""
+        return self._cables(node, ring, "up")
+
+    def _cables(self, node: str, ring: int | None, state: str) -> float:
         self._known(node)
+        ports = self._ports(node) if ring is None else [self._ports(node)[ring]]
         when = time.monotonic()
-        ip(*[f"link set {port} down" for port in self._ports(node)], namespace=self.layout.namespace(SWITCH))
+        ip(*[f"link set {port} {state}" for port in ports], namespace=self.layout.namespace(SWITCH))
         return when
 
-    def plug(self, node: str) -> float:
-        """Plug the cables in. Returns when (monotonic)."""
+    def interface_down(self, node: str) -> float:
+        """`ip link set eth0 down` on a node: what an operator or a network service does. Returns when (monotonic)."""
         self._known(node)
         when = time.monotonic()
-        ip(*[f"link set {port} up" for port in self._ports(node)], namespace=self.layout.namespace(SWITCH))
+        ip("link set eth0 down", namespace=self.layout.namespace(node))
+        return when
+
+    def interface_up(self, node: str) -> float:
+        """Up again, with the host's own IPv6 address, which the kernel forgot. Returns when (monotonic)."""
+        self._known(node)
+        when = time.monotonic()
+        own = f"addr replace fd77::{self._number(node)}/64 dev eth0 nodad"
+        ip("link set eth0 up", own, namespace=self.layout.namespace(node))
+        return when
+
+    def remove_address(self, node: str, address: str) -> float:
+        """Take an address away behind the daemon's back. Returns when (monotonic)."""
+        self._known(node)
+        when = time.monotonic()
+        ip(f"addr del {address}/{128 if ':' in address else 32} dev eth0", namespace=self.layout.namespace(node))
         return when
 
     def partition(self, *groups: Iterable[str]) -> float:

@@ -2,15 +2,16 @@
 
 The client pings (ICMP, ICMPv6) through its kernel's own neighbour cache, as any client would: a stale entry counts as
 silence. The observer stands beside it with a MAC of its own and asks who has each address (ARP probes from 0.0.0.0, which
-leave nothing in anybody's cache; neighbour solicitations): two answers to one question are two owners. Each ARP
-question carries its number as the asker's hardware address, so that no answer is taken for another's.
+leave nothing in anybody's cache; neighbour solicitations): two answers to one question are two owners. Each question
+carries its number as the asker's hardware address, so that no answer is taken for another's; and a host that answers
+later than another by more than TOGETHER_SECONDS may have got the address since, so that proves nothing and is only counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import bisect
 import contextlib
+import itertools
 import json
 import os
 import selectors
@@ -22,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 from .lab import CLIENT, OBSERVER, Lab
@@ -29,6 +31,16 @@ from .namespaces import opened_in
 
 LATE_SECONDS = 0.05
 """An answer later than this counts as silence until it came."""
+TOGETHER_SECONDS = 0.001
+"""No hand-over is faster: it takes a release, an ordered message and an acquisition."""
+STALL_SECONDS = 0.05
+"""A prober that asks later than this was held up itself, or its machine was: worth telling with what it saw."""
+ASKERS6 = 16
+"""Solicitations come from so many addresses in turn: the answer goes to the asker's hardware address as the answering
+host's neighbour cache has it, so none may be asked from again before it has answered."""
+ASKER = b"\x02\x77"
+PCAP_BYTES_MAX = 32 << 20
+"""When a capture is this large it becomes `….1` in the place of the one before, and a new one begins."""
 SO_TIMESTAMPNS = 35
 ETH_P_ALL = 3
 _ECHO = struct.Struct("!BBHHHIH")  # type, code, checksum, id, sequence; round, index
@@ -63,14 +75,44 @@ class _Vip:
     sent: list[float] = field(default_factory=list)
     answered: list[float | None] = field(default_factory=list)
     owners: list[tuple[float, str]] = field(default_factory=list)
-    answers: dict[int, dict[str, float]] = field(default_factory=dict)  # question → who answered, when
+    answers: dict[int, dict[str, float]] = field(default_factory=dict)  # question → who answered, when; the latest 1000
+    two: dict[int, set[str]] = field(default_factory=dict)  # question → who answered it together
+    apart: int = 0
     quiet: bool = True
+
+
+class Capture:
+    """A classic pcap file of Ethernet frames, with nanoseconds; bounded."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begin()
+
+    def _begin(self) -> None:
+        self._file = self._path.open("wb")
+        self._bytes = self._file.write(struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 256, 1))
+
+    def write(self, frame: bytes, at: float) -> None:
+        """Append one; `at`: seconds since the epoch."""
+        if self._bytes > PCAP_BYTES_MAX:
+            self._file.close()
+            self._path.replace(f"{self._path}.1")
+            self._begin()
+        seconds = int(at)
+        head = struct.pack("=IIII", seconds, int((at - seconds) * 1e9), len(frame), len(frame))
+        self._bytes += self._file.write(head + frame)
+
+    def close(self) -> None:
+        """Write the rest out."""
+        self._file.close()
 
 
 class Prober:
     """Asks and notes; runs until its standard input ends."""
 
-    def __init__(self, client: str, observer: str, vips: Iterable[str], interval_s: float) -> None:
+    def __init__(
+        self, client: str, observer: str, vips: Iterable[str], interval_s: float, capture: Capture | None = None
+    ) -> None:
         self.vips = [_Vip(ip, socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)) for ip in vips]
         self._by_ip = {v.packed: v for v in self.vips}
         self.interval_s = interval_s
@@ -80,7 +122,7 @@ class Prober:
         self._echo6 = opened_in(client, lambda: self._icmp(socket.AF_INET6, socket.IPPROTO_ICMPV6))
         self._wire = opened_in(observer, self._packet)
         self._mac: bytes = self._wire.getsockname()[4]
-        self._ip6 = socket.inet_pton(socket.AF_INET6, "fd77::201")
+        self._capture = capture
         self._round = 0
         self._asked: list[float] = []
 
@@ -100,6 +142,7 @@ class Prober:
         s.bind(("eth0", ETH_P_ALL))
         index = socket.if_nametoindex("eth0")
         s.setsockopt(263, 1, struct.pack("=iHH8s", index, 1, 0, b""))  # PACKET_ADD_MEMBERSHIP, promiscuous
+        s.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         s.setblocking(False)
         return s
@@ -126,6 +169,8 @@ class Prober:
                         end = time.monotonic() + 0.2  # what is still on its way
                 else:
                     key.data()
+        if self._capture is not None:
+            self._capture.close()
         json.dump(self.report(), out)
         out.write("\n")
         out.flush()
@@ -144,19 +189,20 @@ class Prober:
             with contextlib.suppress(OSError):  # no neighbour: silence, which is what is measured
                 (self._echo6 if six else self._echo4).sendto(head, (vip.ip, 0))
             with contextlib.suppress(OSError):
-                self._wire.send(self._solicitation(vip.packed) if six else self._question(vip.packed, number))
+                self._wire.send(self._solicitation(vip.packed, number) if six else self._question(vip.packed, number))
 
     def _question(self, ip: bytes, number: int) -> bytes:
-        asker = b"\x02\x77" + struct.pack("!I", number)
+        asker = ASKER + struct.pack("!I", number)
         head = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1)
         return b"\xff" * 6 + self._mac + b"\x08\x06" + head + asker + b"\0" * 4 + b"\0" * 6 + ip + _PAD
 
-    def _solicitation(self, ip: bytes) -> bytes:
+    def _solicitation(self, ip: bytes, number: int) -> bytes:
+        source = socket.inet_pton(socket.AF_INET6, f"fd77::77:{1 + number % ASKERS6:x}")
         group = socket.inet_pton(socket.AF_INET6, "ff02::1:ff00:0")[:13] + ip[13:]
-        body = struct.pack("!BBHI", 135, 0, 0, 0) + ip + b"\x01\x01" + self._mac
-        pseudo = self._ip6 + group + struct.pack("!II", len(body), 58)
+        body = struct.pack("!BBHI", 135, 0, 0, 0) + ip + b"\x01\x01" + ASKER + struct.pack("!I", number)
+        pseudo = source + group + struct.pack("!II", len(body), 58)
         body = body[:2] + _checksum(pseudo + body) + body[4:]
-        head = struct.pack("!IHBB", 0x60000000, len(body), 58, 255) + self._ip6 + group
+        head = struct.pack("!IHBB", 0x60000000, len(body), 58, 255) + source + group
         return b"\x33\x33" + group[12:] + self._mac + b"\x86\xdd" + head + body
 
     def _received(self, s: socket.socket) -> Iterable[tuple[bytes, float]]:
@@ -191,32 +237,32 @@ class Prober:
             vip.answered[number] = at
 
     def _take_frame(self) -> None:
-        for _ in range(512):
-            try:
-                frame = self._wire.recv(256)
-            except BlockingIOError:
-                return
-            kind = frame[12:14]
-            if kind == b"\x08\x06" and frame[20:22] == b"\0\2" and frame[32:34] == b"\x02\x77":
-                vip = self._by_ip.get(frame[28:32])
-                if vip is not None:
-                    self._owner(vip, int.from_bytes(frame[34:38]), frame[22:28])
-            elif kind == b"\x86\xdd" and frame[54:55] == b"\x88" and len(frame) >= 78 and frame[58] & 0x40:
-                vip = self._by_ip.get(frame[62:78])
-                if vip is not None and frame[:6] == self._mac:
-                    number = bisect.bisect_right(self._asked, time.monotonic()) - 1
-                    self._owner(vip, number, frame[6:12])
+        for frame, at in self._received(self._wire):
+            arp = frame[12:14] == b"\x08\x06"
+            advertised = frame[12:14] == b"\x86\xdd" and frame[54:55] == b"\x88" and len(frame) >= 78
+            if self._capture is not None and (arp or advertised):
+                self._capture.write(frame, at + self._offset)
+            if arp and frame[20:22] == b"\0\2" and frame[32:34] == ASKER:
+                self._owner(frame[28:32], frame[34:38], frame[22:28], at)
+            elif advertised and frame[58] & 0x40 and frame[:2] == ASKER:
+                self._owner(frame[62:78], frame[2:6], frame[6:12], at)
 
-    def _owner(self, vip: _Vip, number: int, mac: bytes) -> None:
-        now, text = time.monotonic(), mac.hex(":")
-        if number >= len(self._asked):
+    def _owner(self, ip: bytes, question: bytes, mac: bytes, at: float) -> None:
+        vip, number, text = self._by_ip.get(ip), int.from_bytes(question), mac.hex(":")
+        if vip is None or number >= len(self._asked):
             return
-        vip.answers.setdefault(number, {}).setdefault(text, now)
+        answers = vip.answers.setdefault(number, {})
+        if text not in answers:
+            answers[text] = at
+            together = {who for who, when in answers.items() if abs(at - when) <= TOGETHER_SECONDS}
+            if len(together) > 1:
+                vip.two.setdefault(number, set()).update(together)
+            elif len(answers) > 1:
+                vip.apart += 1
         if not vip.owners or vip.owners[-1][1] != text:
             vip.owners.append((self._asked[number], text))
-        for old in [n for n in vip.answers if n < number - 1000]:
-            if len(vip.answers[old]) < 2:
-                del vip.answers[old]
+        while len(vip.answers) > 1000:
+            del vip.answers[next(iter(vip.answers))]
 
     def _tell(self, out: IO[str], now: float) -> None:
         """One line for each address that fell silent or answers again: for who watches live."""
@@ -233,15 +279,17 @@ class Prober:
         vips = {}
         for vip in self.vips:
             probes = list(zip(vip.sent, vip.answered, strict=True))
-            two = [(self._asked[n], sorted(who)) for n, who in sorted(vip.answers.items()) if len(who) > 1]
             vips[vip.ip] = {
                 "sent": len(probes),
                 "lost": sum(1 for _, a in probes if a is None),
                 "silences": silences(probes),
                 "owners": vip.owners,
-                "two_owners": two,
+                "two_owners": [(self._asked[n], sorted(who)) for n, who in sorted(vip.two.items())],
+                "apart": vip.apart,
             }
-        return {"interval_s": self.interval_s, "vips": vips}
+        asked = itertools.pairwise(self._asked)
+        stalls = [(a, b - a) for a, b in asked if b - a > self.interval_s + STALL_SECONDS]
+        return {"interval_s": self.interval_s, "vips": vips, "stalls": stalls}
 
 
 def _checksum(content: bytes) -> bytes:
@@ -264,6 +312,10 @@ class Seen:
     owners: dict[str, list[tuple[float, str]]]
     two_owners: dict[str, list[tuple[float, tuple[str, ...]]]]
     sent: dict[str, int]
+    apart: dict[str, int] = field(default_factory=dict)
+    """Questions that two hosts answered one after the other: a hand-over in between explains it."""
+    stalls: list[tuple[float, float]] = field(default_factory=list)
+    """When the prober itself was held up, and for how long."""
 
     def worst(self, since: float, until: float = float("inf")) -> float:
         """The longest silence of any address that began in this time, seconds."""
@@ -286,7 +338,9 @@ class Seen:
 class Probe:
     """The probing process of a lab. Ends with its owner."""
 
-    def __init__(self, lab: Lab, *, interval_ms: float = 5.0, vips: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, lab: Lab, *, interval_ms: float = 5.0, vips: Sequence[str] | None = None, capture: Path | None = None
+    ) -> None:
         self._names = {mac: node for node, mac in lab.macs().items()}
         layout = lab.layout
         addresses = list(vips) if vips is not None else [a for _, a in layout.vips]
@@ -296,6 +350,7 @@ class Probe:
                 "--client", layout.namespace(CLIENT),
                 "--observer", layout.namespace(OBSERVER),
                 "--interval-ms", str(interval_ms),
+                *(["--capture", str(capture)] if capture is not None else []),
                 *addresses,
             ],
             env=lab.environment(),
@@ -332,6 +387,8 @@ class Probe:
             {ip: [(t, name(m, m)) for t, m in v["owners"]] for ip, v in vips.items()},
             {ip: [(t, tuple(name(m, m) for m in who)) for t, who in v["two_owners"]] for ip, v in vips.items()},
             {ip: v["sent"] for ip, v in vips.items()},
+            {ip: v["apart"] for ip, v in vips.items()},
+            [(at, lasted) for at, lasted in found["stalls"]],
         )
 
     def __enter__(self) -> Probe:
@@ -349,9 +406,11 @@ def main() -> None:
     parser.add_argument("--client", required=True)
     parser.add_argument("--observer", required=True)
     parser.add_argument("--interval-ms", type=float, default=5.0)
+    parser.add_argument("--capture", type=Path)
     parser.add_argument("vips", nargs="+")
     given = parser.parse_args()
-    prober = Prober(given.client, given.observer, given.vips, given.interval_ms / 1000)
+    capture = Capture(given.capture) if given.capture is not None else None
+    prober = Prober(given.client, given.observer, given.vips, given.interval_ms / 1000, capture)
     prober.run(sys.stdin.buffer, sys.stdout)
 
 

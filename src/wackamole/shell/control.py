@@ -15,6 +15,7 @@ import grp
 import json
 import os
 import pwd
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,10 @@ from typing import Any
 REQUEST_BYTES_MAX = 65536
 CLIENTS_MAX = 32
 REQUEST_SECONDS_MAX = 10.0
+ANSWER_SECONDS_MAX = 30.0
+"""A client that reads nothing for so long is dropped; what it has not read is at most ANSWER_BYTES_MAX and one line."""
+ANSWER_BYTES_MAX = 1 << 20
+SENTENCE_MAX = 1000
 READ_ONLY = frozenset({"status", "events"})
 GROUP = "wackamole"
 
@@ -42,7 +47,7 @@ class ControlServer:
         self._handler = handler
         self._read_only_for_others = read_only_for_others
         self._server: asyncio.Server | None = None
-        self._clients = 0
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self) -> None:
         """Listen. Raises Refused if another daemon does already, or the path cannot be used."""
@@ -74,17 +79,33 @@ class ControlServer:
                 self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._clients += 1
+        task = asyncio.current_task()
+        assert task is not None
+        writer.transport.set_write_buffer_limits(ANSWER_BYTES_MAX)
         try:
-            if self._clients > CLIENTS_MAX:
-                await _answer(writer, {"ok": False, "error": f"more than {CLIENTS_MAX} clients at once"})
+            if len(self._open) >= CLIENTS_MAX:
+                self._drop_gone()
+            if len(self._open) >= CLIENTS_MAX:
+                await _answer(writer, _refusal(f"more than {CLIENTS_MAX} clients at once"))
                 return
+            self._open[task] = writer
             await self._converse(reader, writer)
-        except (ConnectionError, BrokenPipeError):
+        except ConnectionError:
             pass  # the client went away: its affair
+        except TimeoutError:
+            writer.transport.abort()  # it reads nothing; closing would wait for it
         finally:
-            self._clients -= 1
+            self._open.pop(task, None)
             writer.close()
+
+    def _drop_gone(self) -> None:
+        """Who followed the events and went away is noticed at the next event only; end those now."""
+        for task, writer in list(self._open.items()):
+            watch = select.poll()
+            watch.register(writer.get_extra_info("socket").fileno(), 0)
+            if watch.poll(0):  # POLLHUP, POLLERR
+                del self._open[task]
+                task.cancel()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -92,7 +113,7 @@ class ControlServer:
         except TimeoutError:
             return
         except ValueError:
-            await _answer(writer, {"ok": False, "error": f"a request has at most {REQUEST_BYTES_MAX} bytes"})
+            await _answer(writer, _refusal(f"a request has at most {REQUEST_BYTES_MAX} bytes"))
             return
         if not line:
             return
@@ -101,22 +122,26 @@ class ControlServer:
             if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
                 raise ValueError("a request is an object with a text `verb`")  # noqa: TRY004
         except (ValueError, RecursionError) as wrong:
-            await _answer(writer, {"ok": False, "error": f"this is no request: {wrong}"})
+            await _answer(writer, _refusal(f"this is no request: {wrong}"))
             return
         verb = request["verb"]
         if verb not in READ_ONLY and not _may_command(writer):
-            await _answer(writer, {"ok": False, "error": f"only root and the group {GROUP} may {verb[:40]}"})
+            await _answer(writer, _refusal(f"only root and the group {GROUP} may {verb[:40]}"))
             return
         try:
             async for said in self._handler(verb, request):
                 await _answer(writer, said if "progress" in said else {"ok": True, **said})
         except Refused as no:
-            await _answer(writer, {"ok": False, "error": str(no)})
+            await _answer(writer, _refusal(str(no)))
+
+
+def _refusal(sentence: str) -> dict[str, Any]:
+    return {"ok": False, "error": sentence if len(sentence) <= SENTENCE_MAX else sentence[: SENTENCE_MAX - 1] + "…"}
 
 
 async def _answer(writer: asyncio.StreamWriter, said: dict[str, Any]) -> None:
     writer.write(json.dumps(said, separators=(",", ":")).encode() + b"\n")
-    await writer.drain()
+    await asyncio.wait_for(writer.drain(), ANSWER_SECONDS_MAX)
 
 
 def _may_command(writer: asyncio.StreamWriter) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from .. import __version__, keys, wire
-from ..config import Config, ConfigError, NodeConfig, find_self, load, settings_for
+from ..config import FENCE_SLACK_MS, LIFETIME_LATE_MS, Config, ConfigError, NodeConfig, find_self, load, settings_for
 from ..core import effects as do
 from ..core import events as ev
 from ..core.agreed import witness_of
@@ -45,6 +45,7 @@ from .kernel.guard import Guard, descriptors_close_high_first
 from .kernel.kernel import Kernel, KernelRefused
 from .kernel.rtnl import FOR_EVER
 from .notify import Notifier
+from .record import Audit
 from .status import name_of, status_of
 from .succession import Succession, inherited, replace_process
 
@@ -129,6 +130,12 @@ class Daemon:
         )
         self._ran_ms = now_ms()
         self._pause_ms = self.state.settings.lease_ms or self.state.settings.evict_after_ms
+        self.audit = Audit(
+            self.state.settings,
+            cluster=config.cluster.name,
+            slack_ms=FENCE_SLACK_MS + (LIFETIME_LATE_MS if config.fence.mode == "lifetime" else 0),
+            warn=lambda what, fields: self.journal.record(what, **fields),
+        )
         self.engine: GroupEngine = engine_for(config, run_dir, journal)
         self.control = ControlServer(
             Path(config.control.socket), self.handle, read_only_for_others=config.control.read_only_for_others
@@ -168,7 +175,9 @@ class Daemon:
                 if gap_ms > self._pause_ms:
                     self._queue.appendleft(ev.Paused(gap_ms))
                 before = self.state
-                self.state, effects = step(before, self._queue.popleft(), now)
+                event = self._queue.popleft()
+                self.state, effects = step(before, event, now)
+                self.audit.note(event, effects, self.state)  # before the effects: see Recorder.note
                 for effect in effects:
                     self._perform(effect)
                 if self.state.table is not before.table:
@@ -239,6 +248,7 @@ class Daemon:
         )
         await self.engine.rejoin("replaced by its successor", RESTART_SECONDS_MAX)
         await self.control.close()
+        await asyncio.to_thread(self.audit.hand_over)
         replace_process(succession, sys.argv[1:])
 
     def _record(self, effect: do.Record) -> None:
@@ -408,6 +418,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_leave)
         self._pet_watchdog()
+        self.audit.start()
         await self.control.start()
         self._kept.guard.arm()
         await self.kernel.start()
@@ -422,6 +433,7 @@ class Daemon:
         if self._timer is not None:
             self._timer.cancel()
         await self.kernel.close()
+        self.audit.close(self.failure or "left")
         await self.control.close()
         self.journal.record("stopped", reason=self.failure or "left")
         if self.failure is not None:
@@ -503,7 +515,9 @@ class Daemon:
             raise Refused(f"this node cannot do that now: it is {self.state.phase.value}; ask again in a moment")
 
     def _node_called(self, name: object) -> NodeId:
-        wanted = name if isinstance(name, str) and name else self.state.settings.node
+        if name is not None and not isinstance(name, str):
+            raise Refused(f"a node is named by a text, not {name!r}")
+        wanted = name or self.state.settings.node
         for report in self.state.table.reports:
             if report.name == wanted:
                 return report.node
@@ -531,22 +545,24 @@ class Daemon:
 
     async def _move(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         self._need_group()
-        to = self._node_called(request.get("node"))
+        target = request.get("node")
+        if not isinstance(target, str) or not target:
+            raise Refused("name the node to move to")
+        to = self._node_called(target)
         wanted = request.get("vips")
-        if not isinstance(wanted, list) or not wanted:
+        if not isinstance(wanted, list) or not wanted or not all(isinstance(name, str) for name in wanted):
             raise Refused("name at least one VIP to move")
-        keys: list[VipKey] = []
+        called: dict[str, list[Row]] = {}
+        for row in self.state.table.rows:
+            for name in {row.vip.name, row.key, *(t for a in row.vip.addresses for t in (a.ip, str(a)))}:
+                called.setdefault(name, []).append(row)
+        keys: dict[VipKey, None] = {}
         for name in wanted:
-            found = [
-                row
-                for row in self.state.table.rows
-                if name in (row.vip.name, row.key) or any(name in (a.ip, str(a)) for a in row.vip.addresses)
-            ]
+            found = called.get(name)
             if not found:
                 raise Refused(f"there is no VIP {name!r}")
-            keys += [row.key for row in found if row.holder is not None] or [found[0].key]
+            keys |= dict.fromkeys([row.key for row in found if row.holder is not None] or [found[0].key])
         facts = self._facts()
-        target = str(request.get("node"))
         rows = {row.key: row for row in self.state.table.rows}
         for key in keys:
             why = facts.why_not(to, key)

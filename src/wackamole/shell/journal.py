@@ -13,16 +13,23 @@ HISTORY_MAX = 1000
 FOLLOWER_BACKLOG_MAX = 1000
 WARNINGS = frozenset(
     {
-        "conflict",
-        "evict",
-        "failed",
-        "diverged",
         "adopted",
-        "engine_lost",
+        "audit_failed",
         "bad_message",
-        "engine_refused",
+        "conflict",
+        "diverged",
         "duplicate",
         "duplicate_withdrawn",
+        "engine_lost",
+        "engine_refused",
+        "evict",
+        "failed",
+        "fence_broken",
+        "not_remembered",
+        "paused",
+        "renewed_late",
+        "restart_refused",
+        "suspect",
     }
 )
 DETAILS = frozenset({"kernel", "acquired", "released"})

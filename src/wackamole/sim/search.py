@@ -1,4 +1,6 @@
-"""Every ordering of a small cluster: breadth first over all worlds that a start and a number of view changes can reach.
+"""Every ordering of a small cluster: breadth first over all worlds that a start and a number of changes can reach.
+
+    python -m wackamole.sim.search rrrr em rra     searches these (see `choices`), and says how far it came
 
 From every world each pending delivery and each pending kernel operation is tried, and, while changes are left, each
 way to cut or join the network and each death of a process. Worlds that cannot be told apart are visited once. In every
@@ -14,6 +16,7 @@ their order, so there is no symmetry between them to use.
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator
@@ -21,12 +24,14 @@ from dataclasses import dataclass, field, replace
 
 from ..core.agreed import digest_of
 from ..core.effects import Effect
-from ..core.events import Event, MessageDelivered
+from ..core.events import Event, LeaveRequested, MessageDelivered, MoveRequested
 from ..core.invariants import every_address_is_held_once, no_address_is_held_twice, settled_members_agree
-from ..core.messages import Message
-from ..core.model import Address, Cause, NodeId, Settings, ViewId, Vip
+from ..core.messages import Evict, Message
+from ..core.model import Address, Cause, NodeId, Phase, Settings, ViewId, Vip
 from ..core.state import State
 from .world import Payload, World
+
+MATURE_MS = 5000
 
 A, B, C = NodeId(1), NodeId(2), NodeId(3)
 
@@ -77,13 +82,47 @@ class RememberingWorld(World):
     """A world whose steps are remembered; all forks share the memory."""
 
     memory: Memory = field(default_factory=Memory)
+    judged: frozenset[NodeId] = frozenset()
+    """Members whose leases have run out, because somebody has found them silent and they have not read that yet."""
+    dark: frozenset[NodeId] = frozenset()
+    """Those, and members that have read it, until a beat could renew their leases."""
 
     def fork(self) -> RememberingWorld:
         """A copy that can go its own way."""
         other = super(RememberingWorld, self).fork()
         assert isinstance(other, RememberingWorld)
         other.memory = self.memory
+        other.judged = self.judged
+        other.dark = self.dark
         return other
+
+    def evict(self, node: NodeId, by: NodeId) -> None:
+        """`by` finds `node` silent. Silence is time, which is not searched: it may have been so for long enough at any
+        moment, and then the lease of `node` has run out. That it hangs is no more than that its events are late."""
+        state = self.members[by].state
+        assert state.view is not None
+        heard = next(n for m, n, _ in state.heard if m == node)
+        incarnation = next((r.incarnation for r in state.table.reports if r.node == node), 0)
+        self.judged |= {node}
+        self.dark |= {node}
+        self.network.multicast(by, self.pack((state.view.id, Evict(node, incarnation, heard))))
+
+    def tell(self, node: NodeId, event: Event) -> None:
+        """As World's; and see whether its lease may be renewed now."""
+        World.tell(self, node, event)
+        if node not in self.dark:
+            return
+        if isinstance(event, MessageDelivered) and isinstance(event.message, Evict) and event.message.node == node:
+            self.judged -= {node}
+        state = self.members[node].state
+        mine = {r.key for r in state.table.rows if r.holder == node}
+        spoken = any(r.node == node for r in state.table.reports)
+        if node not in self.judged and state.view is not None and spoken and mine.issuperset(state.may_hold):
+            self.dark -= {node}
+
+    def serves(self, node: NodeId) -> dict[str, Vip]:
+        """As World's, unless its lease has run out."""
+        return {} if node in self.dark else World.serves(self, node)
 
     def step(self, state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
         """Look the step up, or take it."""
@@ -117,6 +156,8 @@ class RememberingWorld(World):
                 for n, m in sorted(self.members.items())
             ),
             self.inherited,
+            self.judged,
+            self.dark,
             tuple(sorted(self.disks.items())),
             self.now_ms,
         )
@@ -150,7 +191,14 @@ def small_world(nodes: int = 3, vips: int = 2) -> World:
     names = tuple(f"n{i}" for i in members)
     addresses = tuple(Vip(f"v{i}", (Address(f"192.0.2.{i + 1}", 32),)) for i in range(vips))
     settings = {
-        n: Settings(node=f"n{n}", nodes=names, vips=addresses, config_digest="one", balance_interval_ms=10**9)
+        n: Settings(
+            node=f"n{n}",
+            nodes=names,
+            vips=addresses,
+            config_digest="one",
+            mature_ms=MATURE_MS,
+            balance_interval_ms=10**9,
+        )
         for n in members
     }
     world = RememberingWorld(settings, beats=False)
@@ -165,15 +213,41 @@ Choice = tuple[str, object]
 
 
 def choices(world: World, changes: str) -> Iterator[tuple[Choice, str]]:
-    """What may happen next, and how many changes of the environment are left then. `changes` has a letter for each:
-    `a`ny moment, or only at `r`est."""
+    """What may happen next, and how many changes of the environment are left then. `changes` has a letter for each: the
+    network is cut or joined at `a`ny moment, or only at `r`est; at any moment one `e`victs another, an operator `m`oves the
+    first VIP, or one `l`eaves."""
     actions = world.actions()
     for action in actions:
         yield ("act", action), changes
-    if changes and (changes[0] == "a" or not actions):
+    kind, rest = changes[:1], changes[1:]
+    if kind == "a" or (kind == "r" and not actions):
         for shape in SHAPES:
             if shape != world.network.groups():
-                yield ("shape", shape), changes[1:]
+                yield ("shape", shape), rest
+    elif kind == "e":
+        for pair in evictable(world):
+            yield ("evict", pair), rest
+    elif kind == "m":
+        for asked, member in sorted(world.members.items()):
+            for to in member.state.view.members if member.state.view is not None else ():
+                row = member.state.table.rows[0] if member.state.phase is Phase.SETTLED else None
+                if row is not None and to != row.target:
+                    yield ("move", (asked, (row.key,), to)), rest
+    elif kind == "l":
+        for node in sorted(world.states()):
+            yield ("leave", node), rest
+
+
+def evictable(world: World) -> Iterator[tuple[NodeId, NodeId]]:
+    """Whom somebody could find silent, and who: both are in the view that both are about to be in, and stay there."""
+    for by, member in sorted(world.states().items()):
+        view = member.view
+        if view is None or member.phase not in (Phase.SETTLED, Phase.EXCHANGE):
+            continue
+        evicted = {n for n, _ in member.table.evicted}
+        for node in view.members:
+            if node != by and node not in evicted and world.network.together(by, node, view.id):
+                yield node, by
 
 
 def happen(world: World, choice: Choice) -> None:
@@ -183,6 +257,12 @@ def happen(world: World, choice: Choice) -> None:
         world.act(about)  # type: ignore[arg-type]
     elif what == "shape":
         world.partition(about)  # type: ignore[arg-type]
+    elif what == "evict":
+        world.evict(*about)  # type: ignore[attr-defined,misc]
+    elif what == "move":
+        world.tell(about[0], MoveRequested(*about[1:]))  # type: ignore[index]
+    elif what == "leave":
+        world.tell(about, LeaveRequested())  # type: ignore[arg-type]
     else:
         raise AssertionError(what)
 
@@ -192,6 +272,8 @@ def calm(world: World) -> None:
     assert not world.actions()
     views = world.network.calm()
     for node, member in world.members.items():
+        if node not in views:
+            continue  # it has left
         state = member.state
         member.brought = ()
         table = replace(
@@ -272,8 +354,8 @@ def check_rest(world: World, seen: dict[object, tuple[object, Choice] | None], p
     """Where nothing is left to happen, every address must be served, at the latest after what was lost is said again."""
     rest = world.fork()
     try:
-        for _ in range(4):
-            rest.now_ms += 400
+        for wait_ms in (400, 400, 400, 400, MATURE_MS, 400):  # what was lost is said again, and who is new matures
+            rest.now_ms += wait_ms
             for node in sorted(rest.members):
                 rest.tick(node)
             rest.run()
@@ -289,3 +371,8 @@ def story(seen: dict[object, tuple[object, Choice] | None], place: object) -> st
         place, choice = step
         lines.append(str(choice))
     return "\n".join(reversed(lines))
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:]:
+        print(f"{wanted}: {search(small_world(), wanted, seconds_max=600)}", flush=True)

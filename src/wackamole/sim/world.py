@@ -58,6 +58,8 @@ class World:
     hung: frozenset[NodeId] = frozenset()
     """Members to whom nothing happens: neither deliveries nor time."""
     unfenced: frozenset[NodeId] = frozenset()
+    stuck: frozenset[NodeId] = frozenset()
+    """Hosts whose kernels do nothing of what they are asked."""
     hung_since: dict[NodeId, int] = field(default_factory=dict)
     handed: dict[NodeId, tuple[tuple[Vip, ...], int]] = field(default_factory=dict)
     """What a process that is being replaced has left on the interfaces for its successor, and until when."""
@@ -77,6 +79,7 @@ class World:
             self.definitions,
             self.hung,
             self.unfenced,
+            self.stuck,
             dict(self.hung_since),
             dict(self.handed),
             dict(self.disks),
@@ -142,7 +145,7 @@ class World:
         for node in sorted(self.members):
             if node in self.hung:
                 continue
-            if self.members[node].asked is not None:
+            if self.members[node].asked is not None and node not in self.stuck:
                 found.append(("kernel", node))
             if self.members[node].writing is not None:
                 found.append(("disk", node))
