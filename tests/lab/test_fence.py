@@ -21,6 +21,8 @@ from wackamole.shell.kernel.nfnetlink import HIGH_DESCRIPTOR
 pytestmark = pytest.mark.lab
 
 MakeLab = Callable[..., Lab]
+STALL_SECONDS = 0.4
+"""The machine itself may stand still for half of this; without being served on, a restart takes more."""
 EAGER = '[balance]\ninterval = "1s"\nsettle = "2s"\n'
 STRICT = EAGER + '[fence]\ntakeover = "strict"\n'
 
@@ -241,7 +243,7 @@ def test_a_planned_restart_interrupts_nothing_and_moves_nothing(make_lab: MakeLa
 
     seen = watched(lab, trouble)
     assert not any(seen.two_owners.values())
-    assert not seen.interrupted(0)
+    assert not seen.interrupted(0, longer_than_s=STALL_SECONDS)
     assert {n: lab.kernel(n) for n in lab.layout.nodes} == before
     assert lab.ask("b", "status")["process"]["restarts"] == 1
     assert not events(lab, "a", "evict")

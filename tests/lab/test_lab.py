@@ -26,6 +26,8 @@ from wackamole.lab.probe import Probe
 pytestmark = pytest.mark.lab
 
 MakeLab = Callable[..., Lab]
+STALL_SECONDS = 0.4
+"""The machine itself may stand still for half of this; a take-over takes the detection time, a second."""
 EAGER = '[balance]\ninterval = "1s"\nsettle = "2s"\n'
 
 
@@ -82,7 +84,7 @@ def test_a_host_crashes_and_only_its_vips_are_interrupted(three: Lab) -> None:
         seen = probe.stop()
     for node in ("a", "c"):
         assert before[node] <= three.kernel(node)
-    assert seen.interrupted(began - 0.1) <= before["b"]
+    assert seen.interrupted(began - 0.1, longer_than_s=STALL_SECONDS) <= before["b"]
     assert not any(seen.two_owners.values())
     causes = {
         v["cause"] for v in three.ask("a", "status")["vips"] if v["addresses"][0].partition("/")[0] in before["b"]
@@ -128,7 +130,7 @@ def test_a_daemon_that_leaves_hands_everything_over_first(three: Lab) -> None:
         seen = probe.stop()
     assert three.kernel("c") == frozenset()
     assert three.corosync("c") is None
-    assert seen.interrupted(0) <= before["c"]
+    assert seen.interrupted(0, longer_than_s=STALL_SECONDS) <= before["c"]
     assert not any(seen.two_owners.values())
     log = three.log("c")
     assert "stopped reason=left" in log

@@ -325,9 +325,11 @@ class Seen:
         """The longest silence of one address that began in this time, seconds."""
         return max((b - a for a, b in self.silences[ip] if since <= a < until), default=0.0)
 
-    def interrupted(self, since: float, until: float = float("inf")) -> set[str]:
-        """The addresses that were silent in this time."""
-        return {ip for ip, s in self.silences.items() if any(since <= a < until for a, _ in s)}
+    def interrupted(self, since: float, until: float = float("inf"), *, longer_than_s: float = 0.0) -> set[str]:
+        """The addresses that were silent in this time, for longer than so many seconds."""
+        return {
+            ip for ip, s in self.silences.items() if any(since <= a < until and b - a > longer_than_s for a, b in s)
+        }
 
     def two_owners_s(self, since: float = 0.0, until: float = float("inf")) -> float:
         """The longest time that any address had two owners, seconds: questions with two answers, times the interval."""

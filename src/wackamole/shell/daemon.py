@@ -108,6 +108,7 @@ class Daemon:
         self._changed: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._bad_messages = 0
+        self._too_large = 0
         self._evictions: list[float] = []
         self._notifier = Notifier()
         self._ready = False
@@ -174,6 +175,9 @@ class Daemon:
                 gap_ms, self._ran_ms = now - self._ran_ms, now
                 if gap_ms > self._pause_ms:
                     self._queue.appendleft(ev.Paused(gap_ms))
+                elif gap_ms > self.config.engine.detection_ms:
+                    # They may have gone on without me, and the ring has yet to find out: nothing passes until a beat is back.
+                    self.kernel.fencing.shut()
                 before = self.state
                 event = self._queue.popleft()
                 self.state, effects = step(before, event, now)
@@ -189,7 +193,7 @@ class Daemon:
     def _perform(self, effect: do.Effect) -> None:
         match effect:
             case do.Multicast():
-                self.engine.multicast(wire.encode(effect.view, effect.message))
+                self._multicast(effect)
             case do.RenewLease():
                 self.kernel.fencing.renew(effect.sent_ms)
             case do.ShutFence():
@@ -210,6 +214,17 @@ class Daemon:
                 self._record(effect)
             case _:
                 assert_never(effect)
+
+    def _multicast(self, effect: do.Multicast) -> None:
+        """Send it. What does not fit into a message counts as lost, and is told: to end would help nobody."""
+        try:
+            payload = wire.encode(effect.view, effect.message)
+        except ValueError as wrong:
+            self._too_large += 1
+            if self._too_large < 10:
+                self.journal.record("message_too_large", reason=str(wrong))
+            return
+        self.engine.multicast(payload)
 
     @property
     def _electorates(self) -> Path:
@@ -483,6 +498,8 @@ class Daemon:
             warnings.append("there is no fence, as the config asks: two hosts may answer for a VIP when one is frozen")
         if not self._kept.guard.alive():
             warnings.append("the guard process is gone: restart the daemon, so that its death leaves nothing behind")
+        if self._too_large:
+            warnings.append(f"{self._too_large} messages were too large to send: fewer VIPs, or shorter names")
         if self._bad_messages:
             warnings.append(f"{self._bad_messages} messages could not be read")
         warnings += self.kernel.warnings()

@@ -25,6 +25,7 @@ WARNINGS = frozenset(
         "evict",
         "failed",
         "fence_broken",
+        "message_too_large",
         "not_remembered",
         "paused",
         "renewed_late",
