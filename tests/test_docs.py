@@ -44,7 +44,7 @@ def test_the_man_page_names_every_command_and_option() -> None:
 def keys() -> set[str]:
     return {
         key
-        for listed in re.findall(r"self\.keys\([^(]*?\(([^)]*)\)\)", CONFIG)
+        for listed in re.findall(r"self\.keys\([^()]*?\(([^)]*)\)\s*\)", CONFIG)
         for key in re.findall(r'"([a-z_]+)"', listed)
     }
 

@@ -350,13 +350,14 @@ def lab_up(
     config: Annotated[
         Path | None, typer.Option(help="Use this file; nodes get addresses of the lab, VIPs go on eth0.")
     ] = None,
+    engine: Annotated[str, typer.Option(help="corosync, or spread where its daemon is installed.")] = "corosync",
     name: LabOption = "lab",
 ) -> None:
-    """Make the namespaces and start a real Corosync and a real daemon in each."""
+    """Make the namespaces and start a real Corosync, or Spread, and a real daemon in each."""
     from .lab.lab import Lab, Layout
 
     with _lab_errors():
-        layout = Layout.of(name, nodes=nodes, vips=vips, detection=detection, rings=rings, config=config)
+        layout = Layout.of(name, nodes=nodes, vips=vips, detection=detection, rings=rings, config=config, engine=engine)
         made = Lab.create(layout)
         try:
             made.start_all()

@@ -23,9 +23,9 @@ from wackamole.engine.contract import (
     Lost,
     NewView,
 )
-from wackamole.engine.spread.adapter import INBOX_BYTES_MAX, OUTBOX_BYTES_MAX, SpreadEngine
+from wackamole.engine.spread.adapter import INBOX_BYTES_MAX, OUTBOX_BYTES_MAX, SpreadEngine, group_name
 from wackamole.engine.spread.address import SpreadAddress, spread_address
-from wackamole.engine.spread.codec import AGREED, Membership, SelfLeave, message_bytes
+from wackamole.engine.spread.codec import AGREED, GROUP_NAME_MAX, Membership, SelfLeave, is_name, message_bytes
 
 WITHIN_SECONDS = 30.0
 
@@ -302,3 +302,11 @@ def test_addresses(text: str, found: SpreadAddress) -> None:
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ValueError, match="is "):
         spread_address(text)
+
+
+def test_every_cluster_has_a_group_of_its_own() -> None:
+    names = ["web", "w" * 21, "w" * 22, "w" * 63, "v" * 63, "a.b:c_d-e"]
+    groups = [group_name(n) for n in names]
+    assert groups[0] == "wackamole/web"
+    assert len(set(groups)) == len(names)
+    assert all(is_name(g, GROUP_NAME_MAX) for g in groups)

@@ -33,6 +33,7 @@ from ..engine.corosync.adapter import CorosyncEngine
 from ..engine.corosync.conf import RingNode
 from ..engine.corosync.cpg import LibraryMissing
 from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync
+from ..engine.spread.adapter import SpreadEngine, group_name
 from ..wire import RESTART_MS_MAX
 from . import disk
 from .control import ControlServer, Refused
@@ -124,7 +125,7 @@ class Daemon:
         )
         self._ran_ms = now_ms()
         self._pause_ms = self.state.settings.lease_ms or self.state.settings.evict_after_ms
-        self.engine: GroupEngine = engine_for(config, run_dir, journal)
+        self.engine: GroupEngine = engine_for(config, node, run_dir, journal)
         self.control = ControlServer(
             Path(config.control.socket), self.handle, read_only_for_others=config.control.read_only_for_others
         )
@@ -590,8 +591,17 @@ class Daemon:
         yield {"result": {"node": name, "drain": draining, "vips_moved": held if draining else 0}}
 
 
-def engine_for(config: Config, run_dir: Path, journal: Journal) -> GroupEngine:
+def engine_for(config: Config, node: NodeConfig, run_dir: Path, journal: Journal) -> GroupEngine:
     """The group engine that the config asks for."""
+    if config.engine.type == "spread":
+        return SpreadEngine(
+            group_name(config.cluster.name),
+            NodeId(node.id),
+            config.engine.address,
+            on_record=journal.record,
+            session=config.engine.session,
+            retry_s=config.engine.retry_ms / 1000,
+        )
     managed = None
     if config.engine.managed:
         managed = ManagedCorosync(

@@ -8,6 +8,7 @@ out because we read too slowly.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import socket
 from typing import Protocol
@@ -29,6 +30,14 @@ OUTBOX_BYTES_MAX = 8 << 20
 """What may wait for the daemon to read it; it reads nothing for some seconds while its ring forms."""
 INBOX_BYTES_MAX = 1 << 20
 """What may wait to be dispatched; then no more is read for a moment."""
+
+
+def group_name(cluster: str) -> str:
+    """The Spread group of a cluster; a name that does not fit into one is digested."""
+    found = f"wackamole/{cluster}"
+    if codec.is_name(found, codec.GROUP_NAME_MAX):
+        return found
+    return f"wackamole/{hashlib.blake2b(cluster.encode(), digest_size=10).hexdigest()}"
 
 
 class Recorder(Protocol):
