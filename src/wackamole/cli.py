@@ -89,7 +89,7 @@ def check(
 
     from .config import ConfigError, load
     from .core.model import Partition, Takeover
-    from .keys import KeyRefused, read
+    from .keys import KeyRefused, read, read_all
 
     problems: tuple[str, ...] = ()
     notes: list[str] = []
@@ -106,7 +106,7 @@ def check(
             notes.append("no key_file: anybody on the ring's network can join it; `wackamole keygen` makes a key")
         else:
             try:
-                read(Path(found.cluster.key_file))
+                (read if found.engine.managed else read_all)(Path(found.cluster.key_file))
             except KeyRefused as no:
                 notes.append(f"on this host, {no}")
     if as_json:

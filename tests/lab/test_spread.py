@@ -6,9 +6,11 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from wackamole.keys import write_new
 from wackamole.lab.lab import Lab
 
 pytestmark = [
@@ -61,3 +63,18 @@ def test_without_its_spread_daemon_a_node_holds_nothing_and_it_comes_back_with_i
     three.until_settled(("a", "c"))
     three.start_spread("b")
     three.until_settled()
+
+
+def test_with_a_key_what_members_say_is_sealed(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    key = tmp_path / "web.key"
+    write_new(key)
+    lab = make_lab(engine="spread", cluster=f'key_file = "{key}"')
+    lab.start_all()
+    lab.until_settled()
+    for node in lab.layout.nodes:
+        status = lab.status(node)
+        assert status is not None
+        assert status["engine"]["sealed"] == "HMAC-SHA256"
+        assert status["engine"]["refused"] == "0"
+    lab.crash("b")
+    lab.until_settled(("a", "c"))
