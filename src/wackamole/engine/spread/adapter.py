@@ -115,7 +115,7 @@ class _Wire(asyncio.Protocol):
 
     def send(self, *messages: bytes) -> bool:
         """Whether there was room for them."""
-        if self._transport is None or self._leaving:
+        if self._transport is None or self._transport.is_closing() or self._leaving:
             return True
         if self._transport.get_write_buffer_size() > OUTBOX_BYTES_MAX:
             return False
