@@ -40,6 +40,12 @@ def the_problem(text: str) -> str:
     return found[0]
 
 
+def test_spread_has_defaults_of_its_own() -> None:
+    engine = parse(GOOD + '\n[engine]\ntype = "spread"\n').engine
+    assert (str(engine.address), engine.retry_ms, engine.session) == ("4803@localhost", 2000, "w")
+    assert (engine.detection_ms, engine.managed) == (3200, False)
+
+
 def test_the_smallest_config_has_the_documented_defaults() -> None:
     config = parse(GOOD)
     assert config.engine.detection_ms == 300
@@ -72,11 +78,17 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
         ("[engine]\nmanaged = 1", "engine.managed", "true or false"),
         ('[engine]\ndetection = "50ms"', "engine.detection", "from 200ms to 1m"),
         ('[engine]\ndetection = "2s"\nevict_after = "1s"', "engine.evict_after", "too soon"),
-        ('[engine]\ntype = "totem"', "engine.type", '"corosync"'),
         ('[fence]\nduplicates = "ignore"', "fence.duplicates", '"announce", "withdraw"'),
         ("[fence]\nwithdraw_after = 3", "fence.withdraw_after", 'duplicates = "withdraw"'),
         ('[fence]\nduplicates = "withdraw"\nwithdraw_after = 11', "fence.withdraw_after", "from 1 to 10"),
         ('[fence]\nwitness = "c"', "fence.witness", "true or false"),
+        ('[engine]\ntype = "totem"', "engine.type", '"corosync", "spread"'),
+        ('[engine]\naddress = "4803@localhost"', "engine.address", 'not for type = "corosync"'),
+        ('[engine]\ntype = "spread"\nmanaged = false', "engine.managed", 'not for type = "spread"'),
+        ('[engine]\ntype = "spread"\naddress = "localhost"', "engine.address", "4803@localhost"),
+        ('[engine]\ntype = "spread"\naddress = 4803', "engine.address", "must be a text"),
+        ('[engine]\ntype = "spread"\nsession = "web1"', "engine.session", "one to three letters"),
+        ('[engine]\ntype = "spread"\nretry = "1ms"', "engine.retry", "from 20ms"),
         ('[balance]\nmoves_per_round = "some"', "balance.moves_per_round", '"all" or a whole number'),
         ("[balance]\nmoves_per_round = -1", "balance.moves_per_round", '"all" or a whole number'),
         ('[control]\nsocket = "here"', "control.socket", "absolute"),

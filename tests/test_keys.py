@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wackamole.keys import KeyRefused, read, write_new
+from wackamole.keys import KeyRefused, read, read_all, write_new
 
 
 def test_a_new_key_is_its_owners_alone(tmp_path: Path) -> None:
@@ -48,3 +48,17 @@ def test_what_is_wrong_with_a_key_is_said_and_the_key_is_not(tmp_path: Path) -> 
     file.write_text("x" * 5000)
     with pytest.raises(KeyRefused, match="16 to 4096"):
         read(file)
+
+
+def test_a_file_may_have_two_keys_of_which_the_first_is_used(tmp_path: Path) -> None:
+    file = tmp_path / "web.key"
+    write_new(file)
+    (old,) = read_all(file)
+    file.write_text(f"{'n' * 32}\n\n {old.decode()} \n")
+    assert read_all(file) == (b"n" * 32, old)
+    file.write_text("a" * 16 + "\n" + "b" * 15)
+    with pytest.raises(KeyRefused, match=r"web\.key:2: a key has at least 16 bytes"):
+        read_all(file)
+    file.write_text("\n".join(letter * 16 for letter in "abc"))
+    with pytest.raises(KeyRefused, match="at most 2 keys"):
+        read_all(file)

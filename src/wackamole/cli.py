@@ -89,7 +89,7 @@ def check(
 
     from .config import ConfigError, load
     from .core.model import Partition, Takeover
-    from .keys import KeyRefused, read
+    from .keys import KeyRefused, read, read_all
 
     problems: tuple[str, ...] = ()
     notes: list[str] = []
@@ -106,7 +106,7 @@ def check(
             notes.append("no key_file: anybody on the ring's network can join it; `wackamole keygen` makes a key")
         else:
             try:
-                read(Path(found.cluster.key_file))
+                (read if found.engine.managed else read_all)(Path(found.cluster.key_file))
             except KeyRefused as no:
                 notes.append(f"on this host, {no}")
     if as_json:
@@ -401,13 +401,14 @@ def lab_up(
     config: Annotated[
         Path | None, typer.Option(help="Use this file; nodes get addresses of the lab, VIPs go on eth0.")
     ] = None,
+    engine: Annotated[str, typer.Option(help="corosync, or spread where its daemon is installed.")] = "corosync",
     name: LabOption = "lab",
 ) -> None:
-    """Make the namespaces and start a real Corosync and a real daemon in each."""
+    """Make the namespaces and start a real Corosync, or Spread, and a real daemon in each."""
     from .lab.lab import Lab, Layout
 
     with _lab_errors():
-        layout = Layout.of(name, nodes=nodes, vips=vips, detection=detection, rings=rings, config=config)
+        layout = Layout.of(name, nodes=nodes, vips=vips, detection=detection, rings=rings, config=config, engine=engine)
         made = Lab.create(layout)
         try:
             made.start_all()

@@ -22,6 +22,8 @@ from typing import Any, NoReturn
 from . import __version__
 from .core.model import ADDRESSES_MAX, NODES_MAX, VIPS_MAX, Address, Partition, Settings, Takeover, Vip
 from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
+from .engine.spread.address import SpreadAddress, spread_address
+from .engine.spread.membership import SESSION, SESSION_DEFAULT
 from .wire import VOTES_MAX, WEIGHT_MAX
 
 ADDRESSES_PER_VIP_MAX = 64
@@ -30,6 +32,8 @@ PROBLEMS_MAX = 200
 """Then it is read no further: nobody reads more, and each costs time."""
 DETECTION_MS_MIN, DETECTION_MS_MAX = 200, 60_000
 """Below 200 ms Corosync refuses the token time that is left (it must be four retransmissions of at least 30 ms)."""
+DETECTION_MS_COROSYNC, DETECTION_MS_SPREAD = 300, 3200
+"""What is asked of Corosync; what a Spread daemon with its own defaults takes at most (measured: 2.5 to 3.2 s)."""
 FENCE_SLACK_MS = 50
 """Rounding of the kernel's timers (a tick is at most 10 ms) and of ours, on top of lease and beat_age_max."""
 LIFETIME_LATE_MS = 1000
@@ -37,6 +41,7 @@ LIFETIME_LATE_MS = 1000
 WITHDRAW_AFTER_MAX = 10
 """Claims are counted over ten seconds, at most one of each second."""
 MARK_DEFAULT = 0x10000000
+SPREAD_DEFAULT = "4803@localhost"
 RUN_DIR = "/run/wackamole"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")
@@ -65,13 +70,16 @@ class ClusterConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """`[engine]`"""
+    """`[engine]`; `address`, `retry_ms` and `session` are those of a Spread daemon's client."""
 
     type: str
     detection_ms: int
     managed: bool
     evict_after_ms: int
     beat_ms: int
+    address: SpreadAddress
+    retry_ms: int
+    session: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,7 +412,9 @@ class _Reader:
         self, engine: dict[str, Any], fence: dict[str, Any], cluster: ClusterConfig
     ) -> tuple[EngineConfig, FenceConfig]:
         """Engine and fence: their times depend on each other (docs/fence.md has the arithmetic)."""
-        self.keys(engine, "engine", ("type", "detection", "managed", "evict_after", "beat"))
+        self.keys(
+            engine, "engine", ("type", "detection", "managed", "evict_after", "beat", "address", "retry", "session")
+        )
         self.keys(
             fence,
             "fence",
@@ -421,8 +431,9 @@ class _Reader:
                 "witness",
             ),
         )
-        kind = self.choice(engine, "engine", "type", "corosync", ("corosync",))
-        detection = self.duration(engine, "engine", "detection", 300, DETECTION_MS_MIN, DETECTION_MS_MAX)
+        kind = self.choice(engine, "engine", "type", "corosync", ("corosync", "spread"))
+        usual = DETECTION_MS_SPREAD if kind == "spread" else DETECTION_MS_COROSYNC
+        detection = self.duration(engine, "engine", "detection", usual, DETECTION_MS_MIN, DETECTION_MS_MAX)
         beat = self.duration(engine, "engine", "beat", max(50, min(200, detection * 2 // 5)), 20, 5000)
         mode = self.choice(fence, "fence", "mode", "nftables", ("nftables", "lifetime", "off"))
         takeover = self.choice(fence, "fence", "takeover", "fast", tuple(t.value for t in Takeover))
@@ -472,7 +483,26 @@ class _Reader:
                 f" ({_spoken(detection)}) or a few beats ({_spoken(beat)}), and a silent one may serve for"
                 f" {_spoken(dark)} (lease + beat_age_max + {FENCE_SLACK_MS}ms); at least {_spoken(least)}",
             )
-        return EngineConfig(kind, detection, self.flag(engine, "engine", "managed", True), evict, beat), found
+        managed = self.flag(engine, "engine", "managed", kind == "corosync")
+        return EngineConfig(kind, detection, managed, evict, beat, *self.spread(engine, kind)), found
+
+    def spread(self, engine: dict[str, Any], kind: str) -> tuple[SpreadAddress, int, str]:
+        """What concerns a Spread daemon, and nothing of Corosync's: address, retry, session."""
+        foreign = ("managed",) if kind == "spread" else ("address", "retry", "session")
+        for key in foreign:
+            if key in engine:
+                self.wrong(f"engine.{key}", f'is not for type = "{kind}"')
+        address = SpreadAddress("")
+        try:
+            address = spread_address(self.text(engine, "engine", "address", SPREAD_DEFAULT) or SPREAD_DEFAULT)
+        except ValueError as wrong:
+            self.wrong("engine.address", f"{_shown(engine['address'])} {wrong}")
+        session = self.text(engine, "engine", "session", SESSION_DEFAULT) or SESSION_DEFAULT
+        if not SESSION.match(session):
+            self.wrong(
+                "engine.session", f"{_shown(session)} must be one to three letters: the node's number follows it"
+            )
+        return address, self.duration(engine, "engine", "retry", 2000, 20, 600_000), session
 
     def mark(self, table: Mapping[str, Any]) -> int:
         """One bit of the packet mark."""
@@ -721,7 +751,7 @@ def _digest(
     """What all nodes must have alike to compute alike."""
     meaning = [
         [cluster.name, cluster.partition.value, cluster.mature_ms],
-        [engine.type, engine.detection_ms, engine.evict_after_ms, engine.beat_ms],
+        [engine.type, engine.detection_ms, engine.evict_after_ms, engine.beat_ms, engine.session],
         [balance.interval_ms, balance.moves_per_round, balance.settle_ms],
         [fence.takeover.value],
         sorted([n.name, n.id, list(n.addresses), n.weight, n.votes] for n in nodes),

@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 KEY_BYTES_MIN, KEY_BYTES_MAX = 16, 4096
+KEYS_MAX = 2
 
 
 class KeyRefused(Exception):
@@ -38,3 +39,14 @@ def read(path: Path) -> bytes:
     if not KEY_BYTES_MIN <= len(content) <= KEY_BYTES_MAX:
         raise KeyRefused(f"{path} has {len(content)} bytes; a key has {KEY_BYTES_MIN} to {KEY_BYTES_MAX}")
     return content
+
+
+def read_all(path: Path) -> tuple[bytes, ...]:
+    """The secrets in a key file of one or two lines: the first is used, the other one is valid as well."""
+    found = tuple(line.strip() for line in read(path).splitlines() if line.strip())
+    if len(found) > KEYS_MAX:
+        raise KeyRefused(f"{path} has {len(found)} lines; at most {KEYS_MAX} keys can be valid at once")
+    short = [number for number, key in enumerate(found, 1) if len(key) < KEY_BYTES_MIN]
+    if short:
+        raise KeyRefused(f"{path}:{short[0]}: a key has at least {KEY_BYTES_MIN} bytes")
+    return found

@@ -30,7 +30,7 @@ from .core.model import (
     ViewId,
     Vip,
 )
-from .engine.contract import PAYLOAD_BYTES_MAX
+from .engine.contract import PAYLOAD_BYTES_MAX, SEAL_BYTES_MAX
 
 VERSION = 1
 COMPRESSED = 1
@@ -70,7 +70,7 @@ def encode(view: ViewId, message: say.Message) -> bytes:
     flags = 0
     if len(body) >= COMPRESS_FROM:
         body, flags = zlib.compress(body, 1), COMPRESSED
-    if len(body) + 2 > PAYLOAD_BYTES_MAX:
+    if len(body) + 2 > PAYLOAD_BYTES_MAX - SEAL_BYTES_MAX:
         raise ValueError(f"a {type(message).__name__} of {len(body)} bytes does not fit into a message")
     return bytes((VERSION, flags)) + body
 

@@ -1,6 +1,6 @@
-"""One member of a group on real Corosync, as a process: commands come as JSON lines, events go out as JSON lines.
+"""One member of a group on a real engine, as a process: commands come as JSON lines, events go out as JSON lines.
 
-`python -m tests.engine.member NAME ADDRESS…`, in the node's namespaces; NAME is the number of this node's address.
+`python -m tests.engine.member ENGINE NODE ADDRESS…`, in the node's namespaces; NODE is its number.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any, assert_never
 
-from wackamole.engine.contract import Delivered, EngineEvent, Joined, Lost, NewView
+from wackamole.core.model import NodeId
+from wackamole.engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
 from wackamole.engine.corosync.adapter import CorosyncEngine
 from wackamole.engine.corosync.conf import RingNode, node_id
 from wackamole.engine.corosync.managed import ManagedCorosync
+from wackamole.engine.spread.adapter import SpreadEngine
+from wackamole.engine.spread.address import spread_address
 
 DETECTION_MS = 1000
 
@@ -46,9 +49,14 @@ def out(what: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-async def main() -> None:
-    """Serve until `leave` is done."""
-    addresses = sys.argv[1:]
+def engine_of(kind: str, node: NodeId, addresses: list[str]) -> GroupEngine:
+    """A member of the group `contract`."""
+
+    def record(what: str, **fields: object) -> None:
+        out({"record": what, **fields})
+
+    if kind == "spread":
+        return SpreadEngine("contract", node, spread_address("4803@localhost"), on_record=record)
     nodes = tuple(RingNode(f"n{node_id(a)}", node_id(a), (a,)) for a in addresses)
     managed = ManagedCorosync(
         "contract",
@@ -58,7 +66,13 @@ async def main() -> None:
         directory=Path("/run/wackamole/corosync"),
         state_dir=Path("/run/state/corosync"),
     )
-    engine = CorosyncEngine("contract", managed, on_record=lambda what, **f: out({"record": what, **f}))
+    return CorosyncEngine("contract", managed, on_record=record)
+
+
+async def main() -> None:
+    """Serve until `leave` is done."""
+    kind, node, *addresses = sys.argv[1:]
+    engine = engine_of(kind, NodeId(int(node)), addresses)
     await engine.start(lambda event: out(said(event)))
     reader = asyncio.StreamReader(limit=8 << 20)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -1,4 +1,4 @@
-"""The engine's contract, on the model in memory and on real Corosync: the same tests, the same expectations."""
+"""The engine's contract, on the model in memory, on real Corosync and on real Spread: the same tests and expectations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,13 +113,15 @@ class MemoryGroup:
         self._loop.close()
 
 
-class CorosyncGroup:
-    """Namespaces, a private Corosync in each, and a member process."""
+class RealGroup:
+    """Namespaces, a real engine in each, and a member process."""
 
     real = True
+    engine: str
 
     def __init__(self) -> None:
-        self.lab = Lab.create(Layout.of(f"c{os.getpid()}", nodes=len(NODES), vips=1), ephemeral=True)
+        layout = Layout.of(f"c{os.getpid()}", nodes=len(NODES), vips=1, engine=self.engine, detection="1s")
+        self.lab = Lab.create(layout, ephemeral=True)
         self._names = dict(zip(NODES, self.lab.layout.nodes, strict=True))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._events: dict[int, list[Said]] = {n: [] for n in NODES}
@@ -131,7 +134,7 @@ class CorosyncGroup:
         root = str(Path(__file__).parents[2])
         env = self.lab.environment()
         process = subprocess.Popen(
-            self.lab._command(name, sys.executable, "-m", "tests.engine.member", *addresses),
+            self.lab._command(name, sys.executable, "-m", "tests.engine.member", self.engine, str(node), *addresses),
             env={**env, "PYTHONPATH": f"{root}:{env['PYTHONPATH']}"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -163,14 +166,6 @@ class CorosyncGroup:
     def crash(self, node: int) -> None:
         self.lab.crash(self._names[node])
 
-    def kill_engine(self, node: int) -> None:
-        pid = self.lab.corosync(self._names[node])
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-
-    def engine_pid(self, node: int) -> int | None:
-        return self.lab.corosync(self._names[node])
-
     def partition(self, *groups: tuple[int, ...]) -> None:
         if len(groups) == 1:
             self.lab.heal()
@@ -197,9 +192,56 @@ class CorosyncGroup:
             process.wait()
 
 
-@pytest.fixture(params=["memory", pytest.param("corosync", marks=pytest.mark.lab)])
+class CorosyncGroup(RealGroup):
+    """A private Corosync for each member, which the member starts."""
+
+    engine = "corosync"
+
+    def kill_engine(self, node: int) -> None:
+        pid = self.lab.corosync(self._names[node])
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+
+    def engine_pid(self, node: int) -> int | None:
+        return self.lab.corosync(self._names[node])
+
+
+class SpreadGroup(RealGroup):
+    """A Spread daemon on each host, as an init system would start it."""
+
+    engine = "spread"
+
+    def __init__(self) -> None:
+        if shutil.which("spread") is None:
+            pytest.skip("no `spread` on the PATH: its transcripts and the daemon in memory have to do")
+        super().__init__()
+
+    def start(self, node: int) -> None:
+        self.lab.start_spread(self._names[node])
+        super().start(node)
+
+    def kill_engine(self, node: int) -> None:
+        pid = self.lab.spread(self._names[node])
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+
+    def restart_engine(self, node: int) -> None:
+        self.lab.start_spread(self._names[node])
+
+
+ENGINES: dict[str, Callable[[], Group]] = {"memory": MemoryGroup, "corosync": CorosyncGroup, "spread": SpreadGroup}
+
+
+@pytest.fixture(params=["memory", *(pytest.param(e, marks=pytest.mark.lab) for e in ("corosync", "spread"))])
 def group(request: pytest.FixtureRequest) -> Iterator[Group]:
-    found: Group = MemoryGroup() if request.param == "memory" else CorosyncGroup()
+    found = ENGINES[request.param]()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def spread() -> Iterator[SpreadGroup]:
+    found = SpreadGroup()
     yield found
     found.close()
 
@@ -439,3 +481,31 @@ def test_its_files_are_private(corosync: CorosyncGroup) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     for name in ("corosync.conf", "authkey", "running.json"):
         assert (folder / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.lab
+def test_when_a_spread_daemon_dies_its_member_is_lost_and_comes_back_with_it(spread: SpreadGroup) -> None:
+    all_three(spread)
+    spread.kill_engine(NODES[0])
+    until(spread, lambda: any("lost" in e for e in spread.events(NODES[0])), "its member says so")
+    together(spread, *NODES[1:])
+    assert views(spread, NODES[1])[-1]["left"] == [[NODES[0], "HOST_LOST"]]
+    assert views(spread, NODES[1])[-1]["direct"]
+    spread.restart_engine(NODES[0])
+    together(spread, *NODES)
+    incarnations = [e["joined"][1] for e in spread.events(NODES[0]) if "joined" in e]
+    assert len(set(incarnations)) == 2
+    check_view_ids(spread)
+
+
+@pytest.mark.lab
+def test_a_spread_daemon_that_is_restarted_before_anybody_noticed(spread: SpreadGroup) -> None:
+    all_three(spread)
+    before = len(views(spread, NODES[1]))
+    spread.kill_engine(NODES[0])
+    until(spread, lambda: any("lost" in e for e in spread.events(NODES[0])), "its member says so")
+    spread.restart_engine(NODES[0])
+    until(spread, lambda: sum("joined" in e for e in spread.events(NODES[0])) == 2, "it is a member again")
+    together(spread, *NODES)
+    assert NODES[0] in {n for v in views(spread, NODES[1])[before:] for n in v["came"]}
+    check_view_ids(spread)

@@ -49,6 +49,8 @@ EngineEvent = Joined | NewView | Delivered | Lost
 Listener = Callable[[EngineEvent], None]
 
 PAYLOAD_BYTES_MAX = 1_000_000
+SEAL_BYTES_MAX = 64
+"""What sealed.py adds at most: whoever makes payloads leaves room for it."""
 
 DISPATCH_BUDGET = 64
 """Events handed over in one turn of the loop; the rest waits for the next."""

@@ -32,12 +32,14 @@ from ..config import load, parse
 from ..engine.corosync.managed import start_time
 from ..shell.kernel.rtnl import Placed, Rtnl
 from .namespaces import NETNS, ToolFailed, ip, opened_in, processes_in, tool
+from .spread import spread_conf
 
 LABS = Path("/run/wackamole-lab")
 CLIENT, OBSERVER, SWITCH = "client", "observer", "switch"
 PREFIX = "wl-"
 RINGS_MAX = 2
 FROZEN = ("all", "daemon", "corosync")
+ENGINES = ("corosync", "spread")
 ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
 SETTLED_SECONDS_MAX = 60.0
 
@@ -59,6 +61,9 @@ class Layout:
     rings: int
     vips: tuple[tuple[str, str], ...]  # name, address
     config: str
+    engine: str = "corosync"
+    detection_ms: int = 300
+    """What a lab's Spread daemons are told; the nodes' own Corosyncs read it from the config."""
 
     @staticmethod
     def of(
@@ -72,10 +77,13 @@ class Layout:
         settings: str = "",
         cluster: str = "",
         config: Path | None = None,
+        engine: str = "corosync",
     ) -> Layout:
         """A layout of that many nodes and VIPs, the last `vips6` of them IPv6 (default: one of six). `settings` is
         TOML that goes in front, `cluster` what goes into that table; `config` a file whose nodes, VIPs and settings
-        are used instead. Raises ConfigError."""
+        are used instead; `engine` is one of ENGINES. Raises ConfigError."""
+        if engine == "spread" and (config is not None or rings > 1):
+            raise LabRefused("a lab on Spread has one network and a configuration of its own")
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,23}", name):
             raise LabRefused(f"{name!r} is no name for a lab: small letters, digits and -, at most 24")
         names = tuple(string.ascii_lowercase[:nodes])
@@ -85,12 +93,12 @@ class Layout:
         addresses = [f"10.77.{1 + i // 250}.{1 + i % 250}" for i in range(vips - six)]
         addresses += [f"fd77::1:{i + 1:x}" for i in range(six)]
         named = tuple((f"v{i}", a) for i, a in enumerate(addresses, 1))
-        lines = [settings, f'[cluster]\nname = "{name}"\n{cluster}\n', f'[engine]\ndetection = "{detection}"\n']
+        table = f'[engine]\ntype = "{engine}"\ndetection = "{detection}"\n'
+        lines = [settings, f'[cluster]\nname = "{name}"\n{cluster}\n', table]
         lines += [_node_toml(n, i, rings) for i, n in enumerate(names)]
         lines += [f'[[vip]]\nname = "{n}"\naddress = "{a}"\ninterface = "eth0"\n' for n, a in named]
         text = "\n".join(line for line in lines if line)
-        parse(text, "lab")
-        return Layout(name, names, rings, named, text)
+        return Layout(name, names, rings, named, text, engine, parse(text, "lab").engine.detection_ms)
 
     def namespace(self, host: str) -> str:
         """The network namespace of a host."""
@@ -153,6 +161,8 @@ class Lab:
         killed, the next `create` takes it away."""
         if os.geteuid() != 0:
             raise LabRefused("a lab needs root: it makes network namespaces")
+        if layout.engine == "spread" and shutil.which("spread") is None:
+            raise LabRefused("there is no `spread` on the PATH: a lab on Spread needs its daemon (www.spread.org)")
         LABS.mkdir(mode=0o755, exist_ok=True)
         with _locked():
             _sweep()
@@ -198,6 +208,8 @@ class Lab:
                 note["rings"],
                 tuple((n, a) for n, a in note["vips"]),
                 note["config"],
+                note["engine"],
+                note["detection_ms"],
             )
         )
 
@@ -306,6 +318,8 @@ class Lab:
             self._make_host(node)
         if self._daemon(node) is not None:
             raise LabRefused(f"the daemon of {node} runs already")
+        if self.layout.engine == "spread":
+            self.start_spread(node)
         home = self.home / node
         file = home / "run/wackamole.toml"
         file.write_text(config if config is not None else self.layout.config)
@@ -329,6 +343,31 @@ class Lab:
             )
         self._children[node] = child
         (home / "daemon.json").write_text(json.dumps([child.pid, start_time(child.pid)]))
+
+    def start_spread(self, node: str) -> None:
+        """Start a node's Spread daemon, unless it runs."""
+        if self.spread(node) is not None:
+            return
+        self._reap(_spread(node))
+        home = self.home / node
+        (home / "run/spread").mkdir(parents=True, exist_ok=True)
+        hosts = [(n, f"10.77.0.{self._number(n)}") for n in self.layout.nodes]
+        (home / "run/spread/spread.conf").write_text(spread_conf(hosts, "10.77.255.255", self.layout.detection_ms))
+        with (home / "daemon.log").open("ab") as log:
+            child = subprocess.Popen(
+                self._command(node, sys.executable, "-m", "wackamole.lab.spread", node),
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._children[_spread(node)] = child
+        (home / "spread.json").write_text(json.dumps([child.pid, start_time(child.pid)]))
+
+    def spread(self, node: str) -> int | None:
+        """The pid of a node's Spread daemon, if it lives."""
+        return _alive(self.home / node / "spread.json")
 
     def _daemon(self, node: str) -> int | None:
         """The pid of a node's daemon, if it lives."""
@@ -371,6 +410,7 @@ class Lab:
         ip(*[f"link set {port} down" for port in self._ports(node)], namespace=switch)
         _kill_all(self.layout.namespace(node))
         self._reap(node)
+        self._reap(_spread(node))
         self._forget_kernel(node)
         _remove_namespace(self.layout.namespace(node))
         with contextlib.suppress(ToolFailed):  # gone with its peer, unless the namespace lingers
@@ -614,6 +654,11 @@ class Lab:
     def _known(self, host: str, hosts: tuple[str, ...] = ()) -> None:
         if host not in (hosts or self.layout.nodes):
             raise LabRefused(f"the lab has no {host!r} (there are: {', '.join(hosts or self.layout.nodes)})")
+
+
+def _spread(node: str) -> str:
+    """Under which name a node's Spread daemon is among the children."""
+    return f"{node}/spread"
 
 
 def _text(address: Placed) -> str:

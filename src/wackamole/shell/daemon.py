@@ -34,6 +34,8 @@ from ..engine.corosync.adapter import CorosyncEngine
 from ..engine.corosync.conf import RingNode
 from ..engine.corosync.cpg import LibraryMissing
 from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync
+from ..engine.sealed import Seal, SealedEngine
+from ..engine.spread.adapter import SpreadEngine, group_name
 from ..wire import RESTART_MS_MAX
 from . import disk
 from .control import ControlServer, Refused
@@ -137,7 +139,7 @@ class Daemon:
             slack_ms=FENCE_SLACK_MS + (LIFETIME_LATE_MS if config.fence.mode == "lifetime" else 0),
             warn=lambda what, fields: self.journal.record(what, **fields),
         )
-        self.engine: GroupEngine = engine_for(config, run_dir, journal)
+        self.engine: GroupEngine = engine_for(config, node, run_dir, journal)
         self.control = ControlServer(
             Path(config.control.socket), self.handle, read_only_for_others=config.control.read_only_for_others
         )
@@ -658,19 +660,34 @@ class Daemon:
         yield {"result": {"node": name, "drain": draining, "vips_moved": held if draining else 0}}
 
 
-def engine_for(config: Config, run_dir: Path, journal: Journal) -> GroupEngine:
-    """The group engine that the config asks for."""
-    managed = None
-    if config.engine.managed:
+def engine_for(config: Config, node: NodeConfig, run_dir: Path, journal: Journal) -> GroupEngine:
+    """The group engine that the config asks for. Where the key is not the engine's own, it seals the payloads."""
+    cluster, key_file = config.cluster.name, Path(config.cluster.key_file) if config.cluster.key_file else None
+    engine: GroupEngine
+    if config.engine.type == "spread":
+        engine = SpreadEngine(
+            group_name(cluster),
+            NodeId(node.id),
+            config.engine.address,
+            on_record=journal.record,
+            session=config.engine.session,
+            retry_s=config.engine.retry_ms / 1000,
+        )
+    elif config.engine.managed:
         managed = ManagedCorosync(
-            config.cluster.name,
+            cluster,
             tuple(RingNode(n.name, n.id, n.addresses) for n in config.nodes),
             config.engine.detection_ms,
-            secret=keys.read(Path(config.cluster.key_file)) if config.cluster.key_file else None,
+            secret=keys.read(key_file) if key_file is not None else None,
             directory=run_dir / "corosync",
             state_dir=Path(os.environ.get("STATE_DIRECTORY", "/var/lib/wackamole")) / "corosync",
         )
-    return CorosyncEngine(f"wackamole/{config.cluster.name}", managed, on_record=journal.record)
+        return CorosyncEngine(f"wackamole/{cluster}", managed, on_record=journal.record)
+    else:
+        engine = CorosyncEngine(f"wackamole/{cluster}", None, on_record=journal.record)
+    if key_file is None:
+        return engine
+    return SealedEngine(engine, Seal(cluster, keys.read_all(key_file)), on_record=journal.record)
 
 
 def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> int:

@@ -1,0 +1,1 @@
+"""The Spread engine: a client of the Spread Toolkit's daemon, without its library."""

@@ -1,0 +1,80 @@
+"""The cluster on real Spread daemons, where there is a `spread` on the PATH."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wackamole.keys import write_new
+from wackamole.lab.lab import Lab
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(shutil.which("spread") is None, reason="no `spread` on the PATH (www.spread.org)"),
+]
+
+
+@pytest.fixture
+def three(make_lab: Callable[..., Lab]) -> Lab:
+    """Three nodes and six VIPs on Spread, settled."""
+    lab = make_lab(engine="spread")
+    lab.start_all()
+    lab.until_settled()
+    return lab
+
+
+def test_a_host_crashes_and_comes_back(three: Lab) -> None:
+    status = three.status("a")
+    assert status is not None
+    assert status["engine"]["type"] == "spread"
+    assert sorted(len(three.kernel(n)) for n in three.layout.nodes) == [2, 2, 2]
+    three.crash("b")
+    three.until_settled(("a", "c"))
+    three.start("b")
+    three.until_settled()
+
+
+def test_a_partition_and_a_merge(three: Lab) -> None:
+    three.partition(["a"], ["b", "c"])
+    three.until_settled(("b", "c"))
+    everything = {a for _, a in three.layout.vips}
+    three.until(lambda: three.kernel("a") == everything, within_s=60, story="a, cut off, covers everything")
+    three.heal()
+    three.until_settled()
+
+
+def test_a_graceful_leave(three: Lab) -> None:
+    three.stop("c")
+    three.until_settled(("a", "b"))
+    assert not three.kernel("c")
+    assert "c:left" in three.log("a")
+
+
+def test_without_its_spread_daemon_a_node_holds_nothing_and_it_comes_back_with_it(three: Lab) -> None:
+    pid = three.spread("b")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    three.until(lambda: not three.kernel("b"), within_s=60, story="b drops everything")
+    three.until_settled(("a", "c"))
+    three.start_spread("b")
+    three.until_settled()
+
+
+def test_with_a_key_what_members_say_is_sealed(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    key = tmp_path / "web.key"
+    write_new(key)
+    lab = make_lab(engine="spread", cluster=f'key_file = "{key}"')
+    lab.start_all()
+    lab.until_settled()
+    for node in lab.layout.nodes:
+        status = lab.status(node)
+        assert status is not None
+        assert status["engine"]["sealed"] == "HMAC-SHA256"
+        assert status["engine"]["refused"] == "0"
+    lab.crash("b")
+    lab.until_settled(("a", "c"))
