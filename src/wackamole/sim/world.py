@@ -252,7 +252,7 @@ class World:
                 case do.Announce(vips):
                     self.say(f"{self.name(node)} announces {' '.join(v.name for v in vips)}")
                 case do.ShowWitness(key, by, result):
-                    self.say(f"{self.name(node)} shows {self.vip(key).name} {result.value} by {self.name(by)}")
+                    self.say(f"{self.name(node)} shows {key.split('#')[0]} {result.value} by {self.name(by)}")
                 case do.LeaveGroup(come_back, reason):
                     self.network.leave(node)
                     self.say(f"{self.name(node)} leaves: {reason}")
