@@ -96,11 +96,16 @@ def convert(sources: Sequence[Source], options: Options | None = None, nodes: So
     written = list(lines(draft, options, [s.path for s in sources]))
     toml = "".join(f"{text}\n" for text, _ in written)
     missing = _missing(draft)
-    found = sorted([*draft.problems, *_judged(toml, written, missing)], key=lambda p: p.place)
+    order = {source.path: n for n, source in enumerate(sources)}
+
+    def by_place(what: Problem | Remark) -> tuple[int, Place]:
+        return order.get(what.place.path, len(order)), what.place
+
+    found = sorted([*draft.problems, *_judged(toml, written, missing)], key=by_place)
     if len(found) > PROBLEMS_MAX:
         rest = Problem(found[PROBLEMS_MAX].place, f"… and {len(found) - PROBLEMS_MAX} more problems")
         found[PROBLEMS_MAX:] = [rest]
-    return Converted(toml, tuple(sorted(draft.remarks, key=lambda r: r.place)), tuple(found), missing)
+    return Converted(toml, tuple(sorted(draft.remarks, key=by_place)), tuple(found), missing)
 
 
 def _read(source: Source, kind: Kind, options: Options, *, alone: bool) -> Host:

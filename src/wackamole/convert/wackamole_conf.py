@@ -440,7 +440,8 @@ class _Reader:
                     if throttle := self.word("throttle"):
                         self.expect(_T.NUMBER, after=throttle)
                 self.word("ping")
-                self.say(token, Fate.LEFT_OUT, everybody)
+                entry = self.raw(token, self.tokens[self.index - 1])
+                self.host.say(token.place, f"Notify {entry}", Fate.LEFT_OUT, everybody)
             if self.index == before:
                 raise self.wrong(self.next, f"Notify holds addresses or arp-cache, not {self.named(self.next)}")
             self.expect(_T.CLOSE, after=first)
