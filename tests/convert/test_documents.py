@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from wackamole.convert import Options, Source, convert
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -32,11 +30,10 @@ def test_coming_from_wackamole() -> None:
     assert not done.missing
 
 
-@pytest.mark.parametrize("priorities", [{"b": (100, 150), "c": (50, 100)}])
-def test_coming_from_keepalived(priorities: dict[str, tuple[int, int]]) -> None:
+def test_coming_from_keepalived() -> None:
     shown = blocks("coming-from-keepalived.md")
     sources = [Source("keepalived-a.conf", shown["conf"], "a")]
-    for node, (first, second) in priorities.items():
+    for node, first, second in (("b", 100, 150), ("c", 50, 100)):
         text = re.sub(r"priority 50\n", f"priority {second}\n", shown["conf"])
         text = re.sub(r"priority 150\n", f"priority {first}\n", text, count=1)
         sources.append(Source(f"keepalived-{node}.conf", text, node))

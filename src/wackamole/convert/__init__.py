@@ -33,9 +33,11 @@ __all__ = [
 ]
 
 _CLUSTER = {Kind.WACKAMOLE: "wackamole", Kind.KEEPALIVED: "vrrp", Kind.CTDB: "ctdb"}
-_KEEPALIVED = re.compile(r"^\s*(vrrp_instance|global_defs|vrrp_sync_group|vrrp_script|virtual_server)\b", re.MULTILINE)
+_KEEPALIVED = re.compile(
+    r"^[ \t]*(vrrp_instance|global_defs|vrrp_sync_group|vrrp_script|virtual_server)\b", re.MULTILINE
+)
 _WACKAMOLE = re.compile(
-    r"^\s*((virtualinterfaces|vifs|vips|balance|notify)\s*\{|prefer\s+(\{|none\b|\S+/)"
+    r"^[ \t]*((virtualinterfaces|vifs|vips|balance|notify)\s{0,100}\{|prefer[ \t]+(\{|none\b|\S+/)"
     r"|(spread|group|mature|control|arp-cache|spreadretryinterval)[ \t]+=)",
     re.MULTILINE | re.IGNORECASE,
 )

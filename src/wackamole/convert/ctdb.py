@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import ENTRIES_MAX, Fate, Host, Place, Served, ServedVip, Source, is_address, shown
+from .facts import ENTRIES_MAX, PROBLEMS_MAX, Fate, Host, Place, Served, ServedVip, Source, is_address, shown
 
 
 def _lines(host: Host) -> Iterator[tuple[Place, str]]:
     for number, line in enumerate(host.source.text.split("\n"), 1):
+        if len(host.problems) > PROBLEMS_MAX:
+            return
         text = line.strip()
         if text:
             yield host.at(number, len(line) - len(line.lstrip()) + 1), text

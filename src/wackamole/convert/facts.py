@@ -9,6 +9,8 @@ from enum import Enum
 
 ENTRIES_MAX = 8192
 """Entries of one list of a file; more of them are a mistake or an attack."""
+TOKENS_MAX = 200_000
+"""Words and braces of a file."""
 PROBLEMS_MAX = 200
 """After so many, people look for another file."""
 SAID_CHARACTERS_MAX = 100

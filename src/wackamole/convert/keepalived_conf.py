@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .facts import ENTRIES_MAX, Fate, Host, Place, Served, ServedVip, Source, is_address
+from .facts import ENTRIES_MAX, PROBLEMS_MAX, TOKENS_MAX, Fate, Host, Place, Served, ServedVip, Source, is_address
 
 DEPTH_MAX = 16
 WORD_CHARACTERS_MAX = 1000
@@ -105,8 +105,13 @@ def _statements(host: Host) -> list[_Statement]:
     line, line_start = 1, 0
     too_deep = 0
     macros: dict[str, str] = {}
+    count = 0
     for found in _TOKEN.finditer(text):
         place = host.at(line, found.start() - line_start + 1)
+        count += found["mark"] != "\n" and (found["mark"] or found["word"]) is not None
+        if count > TOKENS_MAX or len(host.problems) > PROBLEMS_MAX:
+            host.wrong(place, f"there is more than {TOKENS_MAX} words, or too much is wrong; the rest is not read")
+            break
         mark, word = found["mark"], found["word"]
         if word is not None:
             word = _MACRO.sub(lambda m: macros.get(m[1] or m[2], m[0]), word[:WORD_CHARACTERS_MAX])[
@@ -144,7 +149,7 @@ def _statements(host: Host) -> list[_Statement]:
             define = re.fullmatch(r"\$(\w+)=(.*)", " ".join(current.words))
             if define:
                 macros[define[1]] = define[2][:WORD_CHARACTERS_MAX]
-                where.remove(current)
+                where.pop()
                 host.say(current.place, current.said, Fate.CARRIED, "put in where it is used")
             current = None
         lines = found[0].count("\n")

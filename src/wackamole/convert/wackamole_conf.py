@@ -26,7 +26,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from .facts import ENTRIES_MAX, PROBLEMS_MAX, Fate, Host, Options, Place, Served, ServedVip, Source, is_address, shown
+from .facts import (
+    ENTRIES_MAX,
+    PROBLEMS_MAX,
+    TOKENS_MAX,
+    Fate,
+    Host,
+    Options,
+    Place,
+    Served,
+    ServedVip,
+    Source,
+    is_address,
+    shown,
+)
 
 
 class _T(Enum):
@@ -70,6 +83,7 @@ SETTINGS = (
 _WORDS = frozenset({*SETTINGS, "acquisitionsperround", "interval", "all", "none", "throttle", "ping"})
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _DIGITS_MAX = 9
+NOTE_CHARACTERS_MAX = 1000
 
 
 class _Wrong(Exception):
@@ -86,19 +100,23 @@ def read(source: Source, options: Options) -> Host:
 def _tokens(host: Host) -> Iterator[_Token]:
     text, at = host.source.text, 0
     line, line_start = 1, 0
+    found = 0
     while at < len(text):
         place = host.at(line, at - line_start + 1)
+        if found > TOKENS_MAX:
+            host.wrong(place, f"the file has more than {TOKENS_MAX} words")
+            break
         if blank := _BLANK.match(text, at):
             end = blank.end()
         elif comment := _COMMENT.match(text, at):
             _note(host, comment[0], place)
             end = comment.end()
         elif text[at] in "{}":
-            end = at + 1
+            found, end = found + 1, at + 1
             yield _Token(_T(text[at]), text[at], at, end, place)
         else:
             token = _longest(text, at, place)
-            end = token.end
+            found, end = found + 1, token.end
             yield token
         lines = text.count("\n", at, end)
         if lines:
@@ -127,7 +145,7 @@ def _note(host: Host, comment: str, place: Place) -> None:
     """`#wackamole: …`"""
     if not comment.lower().startswith("#wackamole:"):
         return
-    found = _NOTE.fullmatch(comment)
+    found = _NOTE.fullmatch(comment[:NOTE_CHARACTERS_MAX])
     if found and found["node"]:
         addresses = tuple(re.split(r"[,\s]+", found["value"]))
         host.nodes.append((found["node"], addresses, place))
