@@ -49,6 +49,7 @@ def test_version_and_help() -> None:
         "restart",
         "keygen",
         "audit",
+        "convert",
         "lab",
     ):
         assert f" {verb} " in done.stdout
@@ -108,6 +109,57 @@ def test_without_a_daemon_every_verb_says_so_and_exits_with_1(arguments: list[st
     assert done.stdout == ""
     assert done.stderr.startswith("wackamole: no daemon answers on /nowhere/control.sock")
     assert len(done.stderr.splitlines()) == 1
+
+
+OLD = "Group = shop\nVirtualInterfaces {{\n  eth0:192.0.2.10/24\n}}\n{more}"
+
+
+def test_convert_writes_toml_and_tells_the_rest(tmp_path: Path) -> None:
+    old, new = tmp_path / "wackamole.conf", tmp_path / "new.toml"
+    old.write_text(OLD.format(more="PerlUse Shop\n# caf\xe9\n"), encoding="latin-1")
+    done = wackamole("convert", str(old), "--node", "a=10.0.0.11")
+    assert done.returncode == 0
+    assert 'address = "192.0.2.10/24"' in done.stdout
+    assert f"{old}:5:1  left out  PerlUse Shop" in done.stderr
+    assert wackamole("convert", str(old), "--node", "a=10.0.0.11", "-o", str(new)).stdout == ""
+    assert new.read_text() == done.stdout
+    assert wackamole("check", str(new)).returncode == 0
+    again = wackamole("convert", str(old), "--output", str(new))
+    assert again.returncode == 1
+    assert "--force" in again.stderr
+    assert new.read_text() == done.stdout
+    forced = wackamole("convert", str(old), "--output", str(new), "--force", "--json")
+    assert "missing" in new.read_text()
+    assert json.loads(forced.stdout)["missing"]
+    checked = wackamole("check", str(new))
+    assert checked.returncode == 2
+    assert "at least one [[node]] is needed" in checked.stderr
+
+
+def test_convert_refuses_with_every_problem(tmp_path: Path) -> None:
+    old, new = tmp_path / "wackamole.conf", tmp_path / "new.toml"
+    old.write_text(OLD.format(more="Mature = 5\nSpred = 4803\n"))
+    done = wackamole("convert", str(old), "--output", str(new))
+    assert done.returncode == 2
+    assert [line.split()[0] for line in done.stderr.splitlines()[:2]] == [f"{old}:5:10", f"{old}:6:1"]
+    assert not new.exists()
+    for arguments in (["--node", "a"], ["--from", "heartbeat"], ["--engine", "totem"]):
+        assert wackamole("convert", str(old), *arguments).returncode == 2
+    assert wackamole("convert", str(tmp_path / "none")).returncode == 1
+
+
+def test_a_config_of_the_original_is_taken_as_it_is(tmp_path: Path) -> None:
+    old = tmp_path / "wackamole.conf"
+    old.write_text(OLD.format(more=""))
+    done = wackamole("run", "--config", str(old))
+    assert done.returncode == 2
+    assert "#wackamole: node NAME = ADDRESS" in done.stderr
+    old.write_text(OLD.format(more="Notify arp-cache\n#wackamole: node a = 127.0.0.1\n"))
+    checked = wackamole("check", str(old))
+    assert checked.returncode == 0
+    assert "1 nodes, 1 VIPs" in checked.stdout
+    assert f"note: {old}:5:1  left out  Notify arp-cache" in checked.stdout
+    assert "there is no node 'z' (there are: a)" in wackamole("run", "--config", str(old), "--node", "z").stderr
 
 
 def test_keygen_makes_a_key_once(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_every_key_of_the_config_is_described(document: str) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("page", ["wackamole.8", "wackamole.toml.5"])
+@pytest.mark.parametrize("page", ["wackamole.8", "wackamole.toml.5", "wackatrl.8"])
 def test_man_pages_can_be_shown(page: str) -> None:
     if shutil.which("man") is None:
         pytest.skip("needs the program man (script/test installs man-db)")

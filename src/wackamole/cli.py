@@ -102,6 +102,7 @@ def check(
         if found.cluster.partition is Partition.MAJORITY:
             fence = replace(fence, takeover=Takeover.STRICT)  # always so
         notes.append(f"fence {fence.mode}: {fence.arithmetic(found.engine.detection_ms, found.engine.evict_after_ms)}")
+        notes += found.notes
         if found.cluster.key_file is None:
             notes.append("no key_file: anybody on the ring's network can join it; `wackamole keygen` makes a key")
         else:
@@ -118,6 +119,61 @@ def check(
         for note in notes:
             print(f"note: {note}")
     if problems:
+        raise typer.Exit(2)
+
+
+@app.command()
+def convert(
+    files: Annotated[list[str], typer.Argument(metavar="[NODE=]FILE...", help="The files, each with its host's name.")],
+    node: Annotated[
+        list[str] | None, typer.Option("--node", metavar="NAME=ADDRESS[,ADDRESS...]", help="A host and its addresses.")
+    ] = None,
+    nodes: Annotated[Path | None, typer.Option("--nodes", help="CTDB's nodes file.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--from", help="wackamole, keepalived or ctdb; found out if it is not given.")
+    ] = None,
+    engine: Annotated[str, typer.Option("--engine", help="corosync, or spread to stay with Spread.")] = "corosync",
+    cluster: Annotated[str | None, typer.Option("--cluster", help="The cluster's name, if not the file's.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file, not to stdout.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the TOML of a wackamole.conf, keepalived.conf or CTDB's lists; stderr has what became of each line."""
+    from .convert import Kind, Options, Source
+    from .convert import convert as convert_texts
+    from .convert.files import NotRead, node_option, read_source, write
+
+    known = {k.value: k for k in Kind}
+    if kind is not None and kind not in known:
+        raise typer.BadParameter(f"--from is one of {', '.join(known)}")
+    if engine not in ("corosync", "spread"):
+        raise typer.BadParameter("--engine is corosync or spread")
+    try:
+        options = Options(tuple(map(node_option, node or ())), engine, cluster, known[kind] if kind else None)
+    except ValueError as wrong:
+        raise typer.BadParameter(str(wrong)) from None
+    try:
+        sources = [read_source(file) for file in files]
+        done = convert_texts(sources, options, Source(str(nodes), read_source(str(nodes)).text) if nodes else None)
+        if output is not None and not done.problems:
+            write(output, done.toml, force=force)
+    except NotRead as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    if as_json:
+        remarks = [
+            {"place": str(r.place), "said": r.said, "fate": r.fate.value, "sentence": r.sentence} for r in done.remarks
+        ]
+        problems = [str(p) for p in done.problems]
+        _print_json({"toml": done.toml, "remarks": remarks, "problems": problems, "missing": list(done.missing)})
+    else:
+        for said in done.problems or done.remarks:
+            print(said, file=sys.stderr)
+        for missing in done.missing:
+            print(f"missing: {missing}", file=sys.stderr)
+        if output is None and not done.problems:
+            print(done.toml, end="")
+    if done.problems:
         raise typer.Exit(2)
 
 

@@ -170,10 +170,12 @@ class Config:
     vips: tuple[VipConfig, ...]
     digest: str
     """Equal for equal meaning: not for blanks, comments, order of entries, or what concerns one host only."""
+    notes: tuple[str, ...] = ()
+    """What a wackamole.conf says and means here something else, or nothing."""
 
 
 def load(path: Path) -> Config:
-    """Read and validate a file. Raises ConfigError with every problem."""
+    """Read and validate a file, ours or a wackamole.conf of 2.1. Raises ConfigError with every problem."""
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
@@ -185,7 +187,15 @@ def load(path: Path) -> Config:
         text = raw.decode()
     except UnicodeDecodeError as wrong:
         raise ConfigError([f"{path}:{raw[: wrong.start].count(10) + 1}  is not UTF-8 text"]) from None
-    return parse(text, str(path))
+    try:
+        return parse(text, str(path))
+    except ConfigError:
+        from .convert import load as load_foreign
+
+        foreign = load_foreign(text, str(path))  # a wackamole.conf of 2.1 is no TOML, and the other way round
+        if foreign is None:
+            raise
+        return foreign
 
 
 def parse(text: str, path: str = "config") -> Config:

@@ -699,6 +699,8 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
         print(wrong, file=sys.stderr)
         return 2
     journal = Journal(verbose=verbose)
+    for note in config.notes:
+        journal.record("config_note", said=note)
     left = inherited()
     try:
         guard = Guard((left.guard, left.guard_pid) if left is not None else None)

@@ -1,0 +1,327 @@
+"""Reads keepalived.conf: its VRRP instances and sync groups. A line is a statement; braces hold more; ! and # begin comments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .facts import ENTRIES_MAX, PROBLEMS_MAX, TOKENS_MAX, Fate, Host, Place, Served, ServedVip, Source, is_address
+
+DEPTH_MAX = 16
+WORD_CHARACTERS_MAX = 1000
+PRIORITY_DEFAULT = 100
+_TOKEN = re.compile(
+    r"\\\n|[ \t\r]+|[!#][^\n]*|(?P<mark>[\n{}])|(?P<word>(?:\"[^\"\n]*\"|\$\{\w*\}|[^\s{}!#\"])+)|(?P<bad>.)"
+)
+_MACRO = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+# What replaces the statements of a VRRP instance that are not carried over. "" where nothing is needed.
+_CHECKS = "health checks are not built in; a check may call `wackamole drain` and `wackamole resume`"
+_EVENTS = "`wackamole events --follow --json` tells a program what happens"
+_INSTEAD = {
+    "authentication": (
+        Fate.LEFT_OUT,
+        "`wackamole keygen` makes a key that signs and encrypts everything: key_file under [cluster]",
+    ),
+    "track_script": (Fate.LEFT_OUT, _CHECKS),
+    "track_file": (Fate.LEFT_OUT, _CHECKS),
+    "track_process": (Fate.LEFT_OUT, _CHECKS),
+    "track_bfd": (Fate.LEFT_OUT, _CHECKS),
+    "notify": (Fate.LEFT_OUT, _EVENTS),
+    "smtp_alert": (Fate.LEFT_OUT, _EVENTS),
+    "virtual_routes": (Fate.LEFT_OUT, "routes do not come and go with a VIP; make them permanent on every host"),
+    "virtual_rules": (Fate.LEFT_OUT, "rules do not come and go with a VIP; make them permanent on every host"),
+    "preempt_delay": (Fate.NOT_NEEDED, "balancing waits for `settle` under [balance] before it moves anything"),
+    "advert_int": (Fate.NOT_NEEDED, "`detection` under [engine] is how long a silent host stays a member"),
+    "virtual_router_id": (Fate.NOT_NEEDED, "VIPs are known by their names and addresses"),
+    "state": (Fate.NOT_NEEDED, "the members agree; `prefer` says who is best"),
+    "use_vmac": (Fate.LEFT_OUT, "the hosts' own MAC addresses are used; neighbours are told at each move"),
+    "garp": (Fate.NOT_NEEDED, "announcements are repeated in every form that neighbours listen to"),
+    "lvs_sync_daemon": (
+        Fate.LEFT_OUT,
+        "the IPVS connection sync is not Wackamole's; start it with ipvsadm --start-daemon",
+    ),
+}
+_PREFIXES = ("notify", "garp", "use_vmac", "lvs_sync_daemon")
+_OUTSIDE = {
+    "global_defs": (Fate.NOT_NEEDED, "settings of keepalived's own process"),
+    "virtual_server": (Fate.LEFT_OUT, "IPVS stays with keepalived: `keepalived --check` runs that part alone"),
+    "virtual_server_group": (Fate.LEFT_OUT, "IPVS stays with keepalived: `keepalived --check` runs that part alone"),
+    "vrrp_script": (Fate.LEFT_OUT, _CHECKS),
+    "vrrp_track_file": (Fate.LEFT_OUT, _CHECKS),
+    "track_file": (Fate.LEFT_OUT, _CHECKS),
+    "vrrp_track_process": (Fate.LEFT_OUT, _CHECKS),
+    "static_ipaddress": (Fate.LEFT_OUT, "addresses that do not move belong into the host's own network configuration"),
+    "static_routes": (Fate.LEFT_OUT, "routes that do not move belong into the host's own network configuration"),
+    "static_rules": (Fate.LEFT_OUT, "rules that do not move belong into the host's own network configuration"),
+    "include": (Fate.LEFT_OUT, "other files are not read: put its lines in here"),
+}
+
+
+@dataclass(slots=True, eq=False)
+class _Statement:
+    words: list[str]
+    place: Place
+    last_line: int
+    inner: list[_Statement] | None = None
+
+    @property
+    def said(self) -> str:
+        words = " ".join(self.words)
+        if self.inner is None:
+            return words
+        return f"{words} {{ … }}" + (f" to line {self.last_line}" if self.last_line != self.place.line else "")
+
+
+@dataclass(slots=True, eq=False)
+class _Instance:
+    name: str
+    vip: ServedVip
+    statement: _Statement
+    group: _Group | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    name: str
+    place: Place
+    members: list[tuple[str, Place]] = field(default_factory=list)
+
+
+def read(source: Source, *, alone: bool) -> Host:
+    """Everything that the file says of VRRP. `alone`: no other host's file is read with it, so that priorities say nothing."""
+    host = Host(source)
+    _Reader(host, alone=alone).read()
+    return host
+
+
+def _statements(host: Host) -> list[_Statement]:
+    """The file's statements, with those inside braces inside."""
+    text = host.source.text
+    top: list[_Statement] = []
+    open_: list[tuple[_Statement, list[_Statement]]] = []
+    where, current = top, None
+    line, line_start = 1, 0
+    too_deep = 0
+    macros: dict[str, str] = {}
+    count = 0
+    for found in _TOKEN.finditer(text):
+        place = host.at(line, found.start() - line_start + 1)
+        count += found["mark"] != "\n" and (found["mark"] or found["word"]) is not None
+        if count > TOKENS_MAX or len(host.problems) > PROBLEMS_MAX:
+            host.wrong(place, f"there is more than {TOKENS_MAX} words, or too much is wrong; the rest is not read")
+            break
+        mark, word = found["mark"], found["word"]
+        if word is not None:
+            word = _MACRO.sub(lambda m: macros.get(m[1] or m[2], m[0]), word[:WORD_CHARACTERS_MAX])[
+                :WORD_CHARACTERS_MAX
+            ]
+            if current is None:
+                current = _Statement([word], place, line)
+                where.append(current)
+            elif len(current.words) < ENTRIES_MAX:
+                current.words.append(word)
+        elif found["bad"] is not None:
+            host.wrong(place, "a quote is not closed on its line")
+        elif mark == "{":
+            owner = current or (where[-1] if where and where[-1].inner is None else None)
+            if len(open_) >= DEPTH_MAX or owner is None:
+                host.wrong(
+                    place, f"braces are nested more than {DEPTH_MAX} deep" if owner else '"{" has no name before it'
+                )
+                too_deep += 1
+            else:
+                owner.inner = []
+                open_.append((owner, where))
+                where = owner.inner
+            current = None
+        elif mark == "}":
+            current = None
+            if too_deep:
+                too_deep -= 1
+            elif open_:
+                owner, where = open_.pop()
+                owner.last_line = line
+            else:
+                host.wrong(place, '"}" closes nothing')
+        elif mark == "\n" and current is not None:
+            define = re.fullmatch(r"\$(\w+)=(.*)", " ".join(current.words))
+            if define:
+                macros[define[1]] = define[2][:WORD_CHARACTERS_MAX]
+                where.pop()
+                host.say(current.place, current.said, Fate.CARRIED, "put in where it is used")
+            current = None
+        lines = found[0].count("\n")
+        if lines:
+            line, line_start = line + lines, found.end()
+    for owner, _ in open_:
+        host.wrong(owner.place, f'"{{" of {owner.words[0]} is never closed')
+    return top
+
+
+class _Reader:
+    def __init__(self, host: Host, *, alone: bool) -> None:
+        self.host = host
+        self.alone = alone
+        self.instances: dict[str, _Instance] = {}
+        self.groups: list[_Group] = []
+
+    def read(self) -> None:
+        """Instances, then groups, then their VIPs."""
+        for statement in _statements(self.host):
+            kind = statement.words[0]
+            if kind == "vrrp_instance":
+                self.instance(statement)
+            elif kind == "vrrp_sync_group":
+                self.group(statement)
+            elif kind.startswith("@"):
+                self.host.wrong(
+                    statement.place, f"{statement.said}: lines for one host alone are not read; make a file for each"
+                )
+            else:
+                unknown = (Fate.LEFT_OUT, "nothing of VRRP is known under this name")
+                self.remark(
+                    statement, _OUTSIDE.get(kind.split("_")[0] if kind.startswith("include") else kind, unknown)
+                )
+        self.vips()
+
+    def remark(self, statement: _Statement, what: tuple[Fate, str]) -> None:
+        self.host.say(statement.place, statement.said, *what)
+
+    def instance(self, statement: _Statement) -> None:
+        """One `vrrp_instance`."""
+        if len(statement.words) != 2 or statement.inner is None:
+            self.host.wrong(statement.place, f"{statement.said}: one name and a block in braces are needed")
+            return
+        name = statement.words[1].strip('"')
+        interface, priority, nopreempt = "", PRIORITY_DEFAULT, False
+        lists: list[_Statement] = []
+        for inner in statement.inner:
+            key, values = inner.words[0], inner.words[1:]
+            if key == "interface" and values:
+                interface = values[0]
+                self.remark(inner, (Fate.CARRIED, "interface of its addresses"))
+            elif key == "priority":
+                priority = self.priority(inner, values)
+            elif key == "nopreempt":
+                nopreempt = True
+                self.remark(inner, (Fate.CARRIED, "no `prefer`: the VIP stays where it is until balancing moves it"))
+            elif key in ("virtual_ipaddress", "virtual_ipaddress_excluded"):
+                lists.append(inner)
+            elif key in ("unicast_src_ip", "mcast_src_ip") and values and is_address(values[0]):
+                self.own(inner, values[0])
+            elif key == "unicast_peer":
+                self.peers(inner)
+            elif key == "track_interface":
+                self.tracked(inner)
+            else:
+                key = next((p for p in _PREFIXES if key.startswith(p)), key)
+                self.remark(inner, _INSTEAD.get(key, (Fate.NOT_NEEDED, "a detail of VRRP")))
+        addresses = tuple(a for listed in lists for a in self.addresses(listed, interface))
+        wanted = None if self.alone or nopreempt else priority
+        if not addresses:
+            self.host.wrong(statement.place, f"vrrp_instance {name} has no virtual_ipaddress")
+        elif name in self.instances:
+            before = self.instances[name].statement.place
+            self.host.wrong(statement.place, f"vrrp_instance {name} is already in {before}")
+        else:
+            vip = ServedVip(name, addresses, wanted, statement.place)
+            self.instances[name] = _Instance(name, vip, statement)
+
+    def priority(self, statement: _Statement, values: list[str]) -> int:
+        if len(values) != 1 or not re.fullmatch(r"[0-9]{1,3}", values[0]) or not 1 <= int(values[0]) <= 255:
+            self.host.wrong(statement.place, f"{statement.said}: a priority is a number from 1 to 255")
+            return PRIORITY_DEFAULT
+        if self.alone or self.host.source.node is None:
+            sentence = "who is preferred follows from all hosts' files: `convert a=FILE b=FILE`"
+            self.remark(statement, (Fate.LEFT_OUT, sentence))
+        else:
+            self.remark(statement, (Fate.CARRIED, "`prefer` has the hosts by falling priority"))
+        return int(values[0])
+
+    def own(self, statement: _Statement, address: str) -> None:
+        if self.host.own in (None, address):
+            self.host.own = address
+            self.remark(statement, (Fate.CARRIED, "this host's [[node]] has it"))
+        else:
+            sentence = "a node's second network, if every host has one there: `addresses` of its [[node]]"
+            self.remark(statement, (Fate.LEFT_OUT, sentence))
+
+    def peers(self, statement: _Statement) -> None:
+        for inner in statement.inner or ():
+            for word in inner.words[:1]:
+                if not is_address(word) or "/" in word:
+                    self.host.wrong(inner.place, f"{inner.said} is not an address")
+                elif all(word != known for known, _ in self.host.peers[-64:]):
+                    self.host.peers.append((word, inner.place))
+                    self.remark(inner, (Fate.CARRIED, "a [[node]] has it"))
+                else:
+                    self.remark(inner, (Fate.CARRIED, "as before"))
+
+    def tracked(self, statement: _Statement) -> None:
+        for inner in statement.inner or ():
+            sentence = "a VIP's own interfaces are watched; others are not"
+            self.remark(inner, (Fate.CARRIED, sentence))
+
+    def addresses(self, statement: _Statement, default: str) -> Iterator[Served]:
+        """`IP[/prefix] [dev INTERFACE] [and what else ip-address takes]`, one a line."""
+        for number, inner in enumerate(statement.inner or ()):
+            words = inner.words
+            if not is_address(words[0]):
+                self.host.wrong(inner.place, f"{inner.said} is not an address")
+                continue
+            if number >= ENTRIES_MAX:
+                self.host.wrong(inner.place, f"more than {ENTRIES_MAX} addresses")
+                return
+            interface = words[words.index("dev") + 1] if "dev" in words[:-1] else default
+            rest = [w for w in words[1:] if w not in ("dev", interface)]
+            if rest:
+                self.remark(inner, (Fate.CHANGED, f"an address of the VIP, without {' '.join(rest)}"))
+            else:
+                self.remark(inner, (Fate.CARRIED, "an address of the VIP"))
+            yield Served(words[0], interface, inner.place)
+
+    def group(self, statement: _Statement) -> None:
+        """One `vrrp_sync_group`."""
+        group = _Group(statement.words[1].strip('"') if len(statement.words) > 1 else "", statement.place)
+        for inner in statement.inner or ():
+            if inner.words[0] == "group":
+                for member in inner.inner or ():
+                    group.members += [(word.strip('"'), member.place) for word in member.words]
+            else:
+                key = next((p for p in _PREFIXES if inner.words[0].startswith(p)), inner.words[0])
+                self.remark(inner, _INSTEAD.get(key, (Fate.NOT_NEEDED, "a detail of VRRP")))
+        if not group.name or not group.members:
+            self.host.wrong(statement.place, f"{statement.said}: a name and `group {{ … }}` are needed")
+            return
+        self.groups.append(group)
+        self.remark(statement, (Fate.CARRIED, f"[[vip]] {group.name}: its instances' addresses move as one"))
+
+    def vips(self) -> None:
+        """What moves as one: an instance, or all of a sync group."""
+        for group in self.groups:
+            for name, place in group.members:
+                instance = self.instances.get(name)
+                if instance is None:
+                    self.host.wrong(place, f"there is no vrrp_instance {name}")
+                elif instance.group is not None:
+                    self.host.wrong(place, f"vrrp_instance {name} is already in the group {instance.group.name}")
+                else:
+                    instance.group = group
+        by_group: dict[_Group, list[ServedVip]] = {g: [] for g in self.groups}
+        for instance in self.instances.values():
+            if instance.group is None:
+                self.host.vips.append(instance.vip)
+                self.remark(instance.statement, (Fate.CARRIED, "a [[vip]]; its addresses move as one"))
+            else:
+                by_group[instance.group].append(instance.vip)
+                self.remark(instance.statement, (Fate.CARRIED, f"part of the [[vip]] {instance.group.name}"))
+        for group, vips in by_group.items():
+            if not vips:
+                continue
+            wants = [v.priority for v in vips]
+            # the group is master where its weakest instance is: one that is a backup makes all of it a backup
+            priority = min((p for p in wants if p is not None), default=None) if None not in wants else None
+            addresses = tuple(a for v in vips for a in v.addresses)
+            self.host.vips.append(ServedVip(group.name, addresses, priority, group.place))
