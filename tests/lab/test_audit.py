@@ -32,6 +32,17 @@ def audited(lab: Lab, *more: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
+def holds(code: int, found: dict[str, Any]) -> None:
+    """Both promises are proved; where the machine stood still for too long to order two events it says which, and no more."""
+    verdicts = {found["exclusive"], found["covered"]}
+    assert "refuted" not in verdicts, json.dumps(found)
+    assert code == (0 if verdicts == {"proved"} else 2), json.dumps(found)
+    if code:
+        unsure = [x for x in (*found["overlaps"], *found["uncovered"]) if not x.get("certain")]
+        assert unsure or found["doubts"], json.dumps(found)
+        print(f"undecided: {json.dumps(unsure)} {found['doubts']}")
+
+
 def test_a_crash_a_come_back_and_a_drain_are_proved_from_the_records(make_lab: MakeLab) -> None:
     lab = make_lab(settings='[balance]\ninterval = "1s"\nsettle = "2s"\n')
     lab.start_all()
@@ -49,13 +60,12 @@ def test_a_crash_a_come_back_and_a_drain_are_proved_from_the_records(make_lab: M
     lab.start("a")
     lab.until_settled()
 
-    code, alive = audited(lab)  # of daemons that run on, as they are
-    assert (code, alive["exclusive"], alive["covered"]) == (0, "proved", "proved"), alive
+    holds(*audited(lab))  # of daemons that run on, as they are
     for node in lab.layout.nodes:
         lab.stop(node)
     lab.until(lambda: all(lab._daemon(n) is None for n in lab.layout.nodes), within_s=60, story="all have ended")
     code, found = audited(lab)
-    assert (code, found["exclusive"], found["covered"]) == (0, "proved", "proved"), found
+    holds(code, found)
     assert found["nodes"] == list(lab.layout.nodes)
     assert found["addresses"] == len(lab.layout.vips)
     assert not [o for o in found["overlaps"] if o["certain"]]
@@ -81,7 +91,7 @@ def test_a_partition_is_shown_as_a_split_and_then_a_merge(make_lab: MakeLab) -> 
     lab.heal()
     lab.until_settled()
     code, found = audited(lab)
-    assert (code, found["exclusive"], found["covered"]) == (0, "proved", "proved"), found
+    assert (code, found["exclusive"], found["covered"]) == (0, "proved", "proved"), json.dumps(found)
     split = {o["address"] for o in found["overlaps"] if o["certain"] and o["kind"] == "in different components"}
     assert split == every
     assert not [o for o in found["overlaps"] if o["kind"] == "in one component"]
