@@ -185,7 +185,7 @@ def test_who_keeps_removing_it_wins_in_the_end_and_that_is_told(network: None) -
                 lambda count=count: sum(f["put_back"] == "yes" for w, f in host.records if w == "kernel") > count  # type: ignore[misc]
             )
         ip("addr del 10.9.1.1/32 dev eth0", namespace=HOST)
-        await host.until(lambda: any(what == "put_back_given_up" for what, _ in host.records))
+        await host.until(lambda: any(what == "put_back_waits" for what, _ in host.records))
 
     on_the_host(story, V4)
 

@@ -30,6 +30,10 @@ RECENT_MAX = 64
 """Pairs of (applied, digest) kept to compare beats with: more than is ever in flight."""
 
 
+SAID_MAX = 64
+"""Messages of a member that are under way at once."""
+
+
 class Work:
     """What handles one event."""
 
@@ -110,12 +114,10 @@ class Work:
         if view is None:
             return
         overdue_ms = 3 * self.s.settings.beat_ms
-        said = [x for x in self.s.said if x.message != message]
-        for x in self.s.said:
-            if x.message == message and self.now_ms - x.at_ms < overdue_ms:
-                return
-        said.append(Said(message, self.now_ms))
-        self.s = replace(self.s, said=tuple(said[-64:]))
+        said = tuple(x for x in self.s.said if self.now_ms - x.at_ms < overdue_ms)
+        if len(said) >= SAID_MAX or any(x.message == message for x in said):
+            return  # it is derived again when some of these have come back
+        self.s = replace(self.s, said=(*said, Said(message, self.now_ms)))
         self.effects.append(Multicast(view.id, message))
 
     def drop_group(self) -> None:

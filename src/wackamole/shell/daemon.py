@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -96,6 +97,7 @@ class Daemon:
             left.until_ms if left is not None else 0,
         )
         self._restarting = False
+        self._disk = asyncio.Lock()
         self._started = time.time()
         self.done: asyncio.Event = asyncio.Event()
         self.failure: str | None = None
@@ -167,6 +169,8 @@ class Daemon:
     def tell(self, event: ev.Event) -> None:
         """Hand an event to the core and do what it asks. If this process stood still for longer than its lease, the core
         hears of that before anything that came meanwhile (hazard 3)."""
+        if self.done.is_set():
+            return  # it is being taken down: nothing that the group says now may put anything up again
         self._queue.append(event)
         if self._busy:
             return
@@ -234,6 +238,12 @@ class Daemon:
 
     async def _remember(self, electorates: tuple[Electorate, ...]) -> None:
         """The core counts on it only when it is on the disk; where it cannot be, that is told, and tried at the next change."""
+        async with self._disk:
+            if electorates != self.state.remembering:
+                return  # a later decision waits
+            await self._write_down(electorates)
+
+    async def _write_down(self, electorates: tuple[Electorate, ...]) -> None:
         try:
             await asyncio.to_thread(disk.write, self._electorates, self.config.cluster.name, electorates)
         except OSError as wrong:
@@ -244,16 +254,21 @@ class Daemon:
     async def _hand_over(self, until_ms: int) -> None:
         """Become the new process. Whoever asked is answered first."""
         await asyncio.sleep(ANSWERED_SECONDS)
-        if self.state.phase is not Phase.SETTLED or now_ms() >= until_ms:
-            return
-        self._restarting = True
+        view, refused = self.state.view, ""
         try:
             owner = await self.kernel.fencing.extend(until_ms)
         except FenceRefused as no:
-            self._restarting = False
-            self.journal.record("restart_refused", reason=str(no))
+            refused = str(no)
+        if self.state.view is not view or self.state.phase is not Phase.SETTLED or now_ms() >= until_ms:
+            refused = refused or "the group changed meanwhile"
+        if self.state.leaving_since_ms is not None:
+            refused = refused or "it is to leave"
+        if refused:
+            self.kernel.fencing.resume()
+            self.journal.record("restart_refused", reason=refused)
             self.tell(ev.RestartRequested(0))
             return
+        self._restarting = True
         guard, before = self._kept.guard, self._kept.succession
         succession = Succession(
             until_ms,
@@ -262,6 +277,7 @@ class Daemon:
             guard.descriptor,
             guard.pid,
             (before.restarts if before is not None else 0) + 1,
+            self._kept.closes_first,
         )
         await self.engine.rejoin("replaced by its successor", RESTART_SECONDS_MAX)
         await self.control.close()
@@ -379,9 +395,10 @@ class Daemon:
 
     def _fail(self, wrong: BaseException) -> None:
         """Let go of everything and end; whoever supervises us starts us anew."""
-        traceback.print_exception(wrong)
         self.failure = f"{type(wrong).__name__}: {wrong}"
         self.done.set()
+        with contextlib.suppress(OSError):  # a log that cannot be written must not keep it alive
+            traceback.print_exception(wrong)
 
     # -- the engine -----------------------------------------------------------------------------------------------------
 
@@ -437,9 +454,16 @@ class Daemon:
         self._pet_watchdog()
         self.audit.start()
         await self.control.start()
-        self._kept.guard.arm()
-        await self.kernel.start()
-        await self.engine.start(self.on_engine)
+        try:
+            await self.kernel.start()
+            self._kept.guard.arm()
+            if not self.done.is_set():
+                await self.engine.start(self.on_engine)
+        except BaseException:
+            self.done.set()
+            await self.kernel.close()
+            await self.control.close()
+            raise
         gc.collect()
         gc.freeze()  # a full collection of start-up's objects would be a pause in the middle of a take-over
         self.journal.record(
@@ -450,6 +474,7 @@ class Daemon:
         if self._timer is not None:
             self._timer.cancel()
         await self.kernel.close()
+        self._kept.guard.disarm()
         self.audit.close(self.failure or "left")
         await self.control.close()
         self.journal.record("stopped", reason=self.failure or "left")
@@ -605,9 +630,14 @@ class Daemon:
         if not isinstance(within, int) or not 1000 <= within <= RESTART_SECONDS_MAX * 1000:
             raise Refused(f"a restart takes from 1 to {RESTART_SECONDS_MAX:.0f} seconds")
         try:
-            find_self(load(Path(self.config.path)), self.state.settings.node)
+            new = load(Path(self.config.path))
+            find_self(new, self.state.settings.node)
         except ConfigError as wrong:
             raise Refused(f"the new process could not start: {'; '.join(wrong.problems)}") from None
+        if (new.fence.mode, new.fence.mark) != (self.config.fence.mode, self.config.fence.mark):
+            raise Refused("the file has another fence `mode` or `mark`: that needs `systemctl restart wackamole`")
+        if not os.access(sys.executable, os.X_OK):
+            raise Refused(f"the new process could not start: {sys.executable} cannot be executed")
         for report in self.state.table.reports:
             if report.restart_ms:
                 raise Refused(f"{report.name} is being restarted; one at a time")
@@ -707,7 +737,7 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
     except ChildProcessError as wrong:
         print(f"wackamole: {wrong}; its reason is above", file=sys.stderr)
         return 1
-    kept = Kept(descriptors_close_high_first(), guard, left)
+    kept = Kept(left.closes_first if left is not None else descriptors_close_high_first(), guard, left)
 
     async def main() -> int:
         return await Daemon(config, node, journal, kept).run()
@@ -724,7 +754,8 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
             f"wackamole: the kernel refused ({no.strerror}): the daemon needs CAP_NET_ADMIN and CAP_NET_RAW",
             file=sys.stderr,
         )
-    kept.guard.dismiss()  # not after an exception that nobody expected: then it has to clean up
+    if not guard.armed:  # else something may be left: the guard cleans up when this process is gone
+        guard.dismiss()
     return code
 
 

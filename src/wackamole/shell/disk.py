@@ -50,12 +50,10 @@ def write(path: Path, cluster: str, electorates: tuple[Electorate, ...]) -> None
     )
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(path.name + ".new")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(fd, text.encode())
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(draft, path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:

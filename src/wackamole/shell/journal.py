@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -81,7 +82,8 @@ class Journal:
             prefix = "<4>" if what in WARNINGS else "<6>"
         else:
             prefix = time.strftime("%H:%M:%S", time.localtime()) + f".{int(time.time() * 1000) % 1000:03} "
-        sys.stderr.write(prefix + line(what, fields) + "\n")
+        with contextlib.suppress(OSError):  # a full disk or a closed pipe is no reason to stop in the middle of a step
+            sys.stderr.write(prefix + line(what, fields) + "\n")
 
     async def follow(self, *, follow: bool) -> AsyncIterator[Entry]:
         """The history, oldest first; then, if asked, what comes. A reader who is too slow misses some."""

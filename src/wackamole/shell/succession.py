@@ -27,6 +27,7 @@ class Succession:
     guard: int
     guard_pid: int
     restarts: int
+    closes_first: bool  # what the first process found out about this kernel (guard.py)
 
 
 def inherited() -> Succession | None:

@@ -126,6 +126,8 @@ class CorosyncEngine:
             pause = min(pause * 1.5, RETRY_SECONDS_MAX)
             if self._managed is not None and self._managed.running() is None:
                 self._record("engine_died", reason=self._managed.last_words())
+                # Back while the others form their ring, it would split them for a moment.
+                await asyncio.sleep(2 * self._managed.detection_ms / 1000)
                 try:
                     await self._managed.ensure()
                 except CorosyncRefused as wrong:
@@ -178,7 +180,15 @@ class CorosyncEngine:
     # -- the connection's life --------------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
+        """The descriptor is readable; what is left of the last turn comes first, by itself."""
+        if not self._more:
+            self._dispatch()
+
+    def _go_on(self) -> None:
         self._more = False
+        self._dispatch()
+
+    def _dispatch(self) -> None:
         for _ in range(DISPATCH_BUDGET):
             connection, membership = self._connection, self._membership
             if connection is None or membership is None:
@@ -197,9 +207,8 @@ class CorosyncEngine:
                     self._listener(event)
                 if self._membership is not membership:
                     return
-        if not self._more:
-            self._more = True
-            asyncio.get_running_loop().call_soon(self._readable)
+        self._more = True
+        asyncio.get_running_loop().call_soon(self._go_on)
 
     def _send(self, frame: bytes) -> None:
         if len(self._outbox) >= OUTBOX_MAX:

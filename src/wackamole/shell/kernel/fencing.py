@@ -69,6 +69,9 @@ class Fencing(Protocol):
         """Let VIPs pass until then (CLOCK_BOOTTIME), without renewals: this process is replaced. Returns the descriptor
         that its successor needs. Raises FenceRefused."""
 
+    def resume(self) -> None:
+        """It is not replaced after all: shut, until a beat is back."""
+
     def describe(self) -> dict[str, object]:
         """Facts for `status`."""
 
@@ -101,6 +104,9 @@ class Unfenced:
     async def extend(self, until_ms: int) -> int | None:  # noqa: ARG002
         """Nothing to do."""
         return None
+
+    def resume(self) -> None:
+        """Nothing to do."""
 
     def describe(self) -> dict[str, object]:
         """Facts for `status`."""
@@ -150,6 +156,9 @@ class ByLifetime:
         done = self._refresh(max(self._lifetime_s, -(-(until_ms - boottime_ms()) // 1000)))
         await asyncio.to_thread(done.wait)
         return None
+
+    def resume(self) -> None:
+        """The next renewal sets the usual lifetime."""
 
     def describe(self) -> dict[str, object]:
         """Facts for `status`."""
@@ -376,6 +385,12 @@ class ByNftables:
             self._listener.fence_changed()
 
     # -- the end ------------------------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """It is not replaced after all: shut, until a beat is back."""
+        self._handed_over = False
+        self.shut()
+        self._look_soon()
 
     def describe(self) -> dict[str, object]:
         """Facts for `status`."""

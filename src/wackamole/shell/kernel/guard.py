@@ -33,6 +33,8 @@ class Guard:
 
     def __init__(self, inherited: tuple[int, int] | None = None) -> None:
         """`inherited`: pipe and process of a guard that a former process of this pid has started."""
+        self.armed = inherited is not None
+        """Whether something of ours may be on the interfaces."""
         if inherited is not None:
             self.descriptor, self.pid = inherited
             os.set_inheritable(self.descriptor, False)
@@ -69,8 +71,13 @@ class Guard:
     def arm(self) -> None:
         """From now on what is on the interfaces is ours: a daemon that is refused because another runs here has nothing
         to clean up."""
+        self.armed = True
         with contextlib.suppress(BrokenPipeError):
             os.write(self.descriptor, ARMED)
+
+    def disarm(self) -> None:
+        """Nothing of ours is left."""
+        self.armed = False
 
     def dismiss(self) -> None:
         """There is nothing left to remove: let it end."""

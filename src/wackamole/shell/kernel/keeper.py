@@ -71,10 +71,10 @@ class Keeper:
         self._refresh: int | None = None
         self._refreshed = threading.Event()
 
-    def start(self, done: Callable[[Outcome], None]) -> None:
-        """Start the thread; `done` is called on it."""
+    def start(self, done: Callable[[Outcome], None], failed: Callable[[BaseException], None]) -> None:
+        """Start the thread; `done` is called on it, and `failed` if it ends by an exception."""
         self._rtnl = Rtnl()
-        self._thread = threading.Thread(target=self._run, args=(done,), name="addresses", daemon=True)
+        self._thread = threading.Thread(target=self._guarded, args=(done, failed), name="addresses", daemon=True)
         self._thread.start()
 
     def put(self, job: Job) -> None:
@@ -101,6 +101,14 @@ class Keeper:
         self._sender.close()
         if self._rtnl is not None:
             self._rtnl.close()
+
+    def _guarded(self, done: Callable[[Outcome], None], failed: Callable[[BaseException], None]) -> None:
+        try:
+            self._run(done)
+        except BaseException as wrong:
+            failed(wrong)
+        finally:
+            self._refreshed.set()  # nobody shall wait for a thread that has ended
 
     def _run(self, done: Callable[[Outcome], None]) -> None:
         while True:

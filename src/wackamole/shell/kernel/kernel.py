@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from ...core.model import Address, NodeId, NotEligible, OnWire, Vip, VipKey
@@ -28,7 +29,7 @@ from .surroundings import Surroundings, packed
 from .witness import Place, Witness, question
 
 PUT_BACK_MAX, PUT_BACK_SECONDS = 10, 10.0
-"""A VIP that somebody keeps removing is put back at most this often in this time; then it is refused."""
+"""What somebody keeps removing is put back at most this often in this time."""
 
 LINUX_MIN = (5, 18)
 """The first that keeps IFA_PROTO."""
@@ -86,6 +87,7 @@ class Kernel:
         self._look: Rtnl | None = None
         self._peers_addresses = packed_addresses(peers)
         self._peers: Peers | None = None
+        self._peers_thread = ThreadPoolExecutor(1, "neighbours")
         self._touching: asyncio.TimerHandle | None = None
         self._announcer = Announcer(Sender(), self._still)
         self._ears = Ears(self._claimed)
@@ -105,6 +107,7 @@ class Kernel:
         self._put_back: deque[float] = deque(maxlen=PUT_BACK_MAX)
         self._putting_back = False
         self._again: asyncio.TimerHandle | None = None
+        self._putting_off: asyncio.TimerHandle | None = None
         self._waited_for: Outcome | None = None
         self.times_put_back = 0
 
@@ -119,16 +122,23 @@ class Kernel:
         self._loop = asyncio.get_running_loop()
         self._watch = Notifications()
         self._look = Rtnl()
-        self._peers = Peers(self._look, self._peers_addresses)
+        self._peers = Peers(Rtnl(), self._peers_addresses)
         self._touch_peers()
         self._around.read(self._look.links(), self._look.addresses())
         guarded = self._around.guarded(self._vips)
         await self.fencing.start(self, guarded)
         self._ears.listen(guarded)
-        self._keeper.start(lambda outcome: self._call(self._done, outcome))
+        self._keeper.start(lambda outcome: self._call(self._done, outcome), self._keeper_failed)
         self._loop.add_reader(self._watch.fileno(), self._on_notice)
         self._keeper.put(self._job())
         self.fence_changed()
+
+    def _keeper_failed(self, wrong: BaseException) -> None:
+        """Without the worker nothing is added and nothing let go: the daemon has to end."""
+        assert self._loop is not None
+        if not self._loop.is_closed():
+            context = {"message": "the addresses' thread ended", "exception": wrong}
+            self._loop.call_soon_threadsafe(self._loop.call_exception_handler, context)
 
     def _call(self, what: Callable[[Outcome], None], outcome: Outcome) -> None:
         assert self._loop is not None
@@ -147,12 +157,27 @@ class Kernel:
 
     def peers_present(self, addresses: Iterable[str]) -> None:
         """The nodes with these addresses are members now."""
+        here = packed_addresses(addresses)
+        self._ask_peers(lambda peers: peers.present(here))
+
+    def _ask_peers(self, what: Callable[[Peers], None]) -> None:
+        """On a thread of their own, one after the other: the kernel's lock may be held by others, and it is only advice."""
         if self._peers is not None:
-            self._peers.present(packed_addresses(addresses))
+            asyncio.get_running_loop().run_in_executor(self._peers_thread, self._advised, what, self._peers)
+
+    def _advised(self, what: Callable[[Peers], None], peers: Peers) -> None:
+        try:
+            what(peers)
+        except OSError as wrong:
+            self._on_peers_failed(wrong)
+
+    def _on_peers_failed(self, wrong: OSError) -> None:
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._on_record, "neighbours_unreadable", {"reason": str(wrong)})
 
     def _touch_peers(self) -> None:
-        assert self._peers is not None
-        self._peers.touch()
+        self._ask_peers(Peers.touch)
         self._touching = asyncio.get_running_loop().call_later(TOUCH_SECONDS, self._touch_peers)
 
     def held(self) -> tuple[VipKey, ...]:
@@ -165,7 +190,7 @@ class Kernel:
         if self._watch is not None and self._loop is not None:
             self._loop.remove_reader(self._watch.fileno())
             self._watch.close()
-        for timer in (self._again, self._touching):
+        for timer in (self._again, self._touching, self._putting_off):
             if timer is not None:
                 timer.cancel()
         if self._look is not None:
@@ -178,6 +203,7 @@ class Kernel:
         self._wanted = ()
         self._keeper.put(self._job())
         await asyncio.to_thread(self._keeper.stop)
+        self._peers_thread.shutdown(wait=False, cancel_futures=True)
         await self.fencing.close()
 
     # -- the fence's side -------------------------------------------------------------------------------------------------
@@ -290,8 +316,8 @@ class Kernel:
                         self._around.removed(link.index)
                     else:
                         self._around.changed(link)
-                        if not link.carries and self._peers is not None:
-                            self._peers.forgotten(link.index)
+                        if not link.carries:
+                            self._ask_peers(lambda peers, index=link.index: peers.forgotten(index))  # type: ignore[misc]
                         lost = lost or (link.carries and self._waited_for is not None)
                 case Placed() as placed if not placed.ours:
                     if notice.kind == RTM_DELADDR:
@@ -313,18 +339,31 @@ class Kernel:
         """One of ours may have been removed behind our back: have the worker look, and put back what is missing."""
         now = time.monotonic()
         if len(self._put_back) == PUT_BACK_MAX and now - self._put_back[0] < PUT_BACK_SECONDS:
-            self._on_record("put_back_given_up", {"times": str(PUT_BACK_MAX), "seconds": f"{PUT_BACK_SECONDS:.0f}"})
+            self._on_record("put_back_waits", {"times": str(PUT_BACK_MAX), "seconds": f"{PUT_BACK_SECONDS:.0f}"})
+            if self._putting_off is None:
+                assert self._loop is not None
+                self._putting_off = self._loop.call_later(PUT_BACK_SECONDS - (now - self._put_back[0]), self._try_again)
             return
         self._put_back.append(now)
         self._putting_back = True
         self._waited_for = None
         self._keeper.put(self._job())
 
+    def _try_again(self) -> None:
+        self._putting_off = None
+        self._restore()
+
     def _wake_when_due(self) -> None:
         assert self._loop is not None
         due = self._around.next_due()
-        if due is not None and self._again is None:
-            self._again = self._loop.call_later(max(LOOK_AGAIN_SECONDS, due - time.monotonic()), self._matured)
+        if due is None:
+            return
+        wait = max(LOOK_AGAIN_SECONDS, due - time.monotonic())
+        if self._again is not None:
+            if self._again.when() <= self._loop.time() + wait:
+                return
+            self._again.cancel()
+        self._again = self._loop.call_later(wait, self._matured)
 
     def _matured(self) -> None:
         """A carrier is back for long enough, or an interface is gone for good."""

@@ -27,6 +27,8 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
+NLM_F_DUMP_INTR = 0x10
+DUMPS_MAX = 8
 NLM_F_CREATE_EXCL, NLM_F_CREATE, NLM_F_REPLACE = 0x600, 0x400, 0x100
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 6, 8, 11
 IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
@@ -138,6 +140,19 @@ def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def interrupted(data: bytes) -> bool:
+    """Whether the kernel says that what it lists was changed while it was listed."""
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, _, flags, _, _ = _HEADER.unpack_from(data, offset)
+        if flags & NLM_F_DUMP_INTR:
+            return True
+        if length < _HEADER.size:
+            return False
+        offset += (length + 3) & ~3
+    return False
+
+
 def _attributes(data: bytes) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     offset = 0
@@ -243,17 +258,28 @@ class Rtnl:
         return [x for x in self._dump(RTM_GETNEIGH, _NEIGHBOUR.pack(0, 0, 0, 0, 0, 0)) if isinstance(x, Neighbour)]
 
     def _dump(self, command: int, body: bytes) -> list[Placed | Link | Neighbour]:
+        """The whole list; one that others changed while it was read is read again."""
+        for _ in range(DUMPS_MAX):
+            found, whole = self._dump_once(command, body)
+            if whole:
+                break
+        return found
+
+    def _dump_once(self, command: int, body: bytes) -> tuple[list[Placed | Link | Neighbour], bool]:
         self._sequence += 1
         wanted = self._sequence
         header = _HEADER.pack(_HEADER.size + len(body), command, NLM_F_REQUEST | NLM_F_DUMP, wanted, 0)
         self._socket.send(header + body)
         found: list[Placed | Link | Neighbour] = []
+        whole = True
         while True:
-            for kind, sequence, content in messages(self._socket.recv(RECEIVE_BYTES)):
+            datagram = self._socket.recv(RECEIVE_BYTES)
+            whole = whole and not interrupted(datagram)
+            for kind, sequence, content in messages(datagram):
                 if sequence != wanted:
                     continue
                 if kind == NLMSG_DONE:
-                    return found
+                    return found, whole
                 if kind == NLMSG_ERROR and len(content) >= 4:
                     code = -struct.unpack_from("=i", content)[0]
                     raise NetlinkError(code, os.strerror(code))
