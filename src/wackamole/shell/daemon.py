@@ -52,6 +52,9 @@ from .record import Audit
 from .status import name_of, status_of
 from .succession import Succession, inherited, replace_process
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter from another: the addresses' thread must not wait 5 ms, the default, for each
+of the others."""
 ANSWERED_SECONDS = 0.02
 """A process that is being replaced answers first who asked for it."""
 RESTART_SECONDS_MAX = RESTART_MS_MAX / 1000
@@ -766,6 +769,7 @@ def main() -> None:
     parser.add_argument("--node")
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args()
+    sys.setswitchinterval(SWITCH_SECONDS)
     sys.exit(run(given.config, given.node, verbose=given.verbose))
 
 

@@ -34,6 +34,8 @@ PUT_BACK_MAX, PUT_BACK_SECONDS = 10, 10.0
 LINUX_MIN = (5, 18)
 """The first that keeps IFA_PROTO."""
 
+AFTER_A_VIEW_SECONDS = 0.3
+"""What can wait does: a take-over comes first, and threads share one interpreter."""
 LOOK_AGAIN_SECONDS = 0.05
 """How often is looked whether the group has settled, once a carrier has been back for long enough."""
 
@@ -158,7 +160,8 @@ class Kernel:
     def peers_present(self, addresses: Iterable[str]) -> None:
         """The nodes with these addresses are members now."""
         here = packed_addresses(addresses)
-        self._ask_peers(lambda peers: peers.present(here))
+        loop = asyncio.get_running_loop()
+        loop.call_later(AFTER_A_VIEW_SECONDS, self._ask_peers, lambda peers: peers.present(here))
 
     def _ask_peers(self, what: Callable[[Peers], None]) -> None:
         """On a thread of their own, one after the other: the kernel's lock may be held by others, and it is only advice."""
