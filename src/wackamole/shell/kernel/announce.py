@@ -114,11 +114,6 @@ class Announcer:
             delay_ms = SCHEDULE_MS[index] - (base if first == 0 else 0)
             self._later(delay_ms / 1000, fresh, index)
 
-    def cancel(self, announcements: Iterable[Announcement]) -> None:
-        """Say nothing more about these."""
-        for a in announcements:
-            self._due.pop(a, None)
-
     def _later(self, seconds: float, batch: tuple[Announcement, ...], index: int) -> None:
         handle: asyncio.TimerHandle
 

@@ -343,11 +343,10 @@ class Fence:
                 found[int.from_bytes(index, sys.byteorder)] = int.from_bytes(element.get(5, b""))
         return found
 
-    def close(self, *, keep_gate: bool = False) -> None:
-        """Shut, and remove both tables; with `keep_gate` what is still on the interfaces stays dark."""
+    def close(self) -> None:
+        """Shut, and remove both tables."""
         self.shut()
-        if not keep_gate:
-            remove_table(self._owner, GATE)
+        remove_table(self._owner, GATE)
         self._guarded = {}
         self._send(SHUT)  # closes the sockets
         self._owner.close()

@@ -241,11 +241,6 @@ class ByNftables:
         self._looked_at = loop.time()
         self._timer = loop.call_later(LOOK_SECONDS, self._look_soon)
 
-    def descriptor(self) -> int:
-        """The owner's descriptor."""
-        assert self._fence is not None
-        return self._fence.fileno()
-
     def guard(self, guarded: tuple[Guarded, ...]) -> None:
         """Other interfaces or other VIPs."""
         if guarded != self._wanted:

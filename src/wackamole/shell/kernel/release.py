@@ -8,12 +8,12 @@ must not answer.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 from dataclasses import dataclass
 
 from .fence import GATE, KEY, remove_table
+from .keeper import shown
 from .nfnetlink import Nftables, NftablesError
 from .rtnl import Placed, Rtnl
 
@@ -105,10 +105,6 @@ def _remove_addresses() -> tuple[tuple[str, str], ...]:
     if errno.EPERM in refused.values():
         raise NotReleased(_NO_RIGHT)
     if refused:
-        said = (f"{_text(a)} on {names.get(a.index, a.index)}: {os.strerror(code)}" for a, code in refused.items())
+        said = (f"{shown(a)} on {names.get(a.index, a.index)}: {os.strerror(code)}" for a, code in refused.items())
         raise NotReleased(f"the kernel keeps {'; '.join(said)}")
-    return tuple((_text(a), names.get(a.index, f"interface {a.index}")) for a in found)
-
-
-def _text(address: Placed) -> str:
-    return f"{ipaddress.ip_address(address.ip)}/{address.prefix}"
+    return tuple((shown(a), names.get(a.index, f"interface {a.index}")) for a in found)
