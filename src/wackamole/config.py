@@ -829,6 +829,7 @@ def settings_for(config: Config, node: NodeConfig) -> Settings:
         mature_ms=config.cluster.mature_ms,
         beat_ms=config.engine.beat_ms,
         evict_after_ms=config.engine.evict_after_ms,
+        detection_ms=config.engine.detection_ms,
         lease_ms=config.fence.dark_after_ms,
         beat_age_max_ms=config.fence.beat_age_max_ms,
         takeover=config.fence.takeover,

@@ -228,6 +228,7 @@ class Settings:
     mature_ms: int = 5000
     beat_ms: int = 100
     evict_after_ms: int = 1500
+    detection_ms: int = 0  # the engine needs at least so long to know that a host is gone; 0: not known
     lease_ms: int = 1100  # what it announces as its Report's
     beat_age_max_ms: int = 150  # an own beat renews the lease only while it is younger
     takeover: Takeover = Takeover.FAST

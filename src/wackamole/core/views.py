@@ -38,6 +38,9 @@ from .model import (
 )
 from .work import Work
 
+HASTY_PERCENT = 85
+"""Of the detection. A host that dies is silent for all of it, less what this member was late to hear its last word; a ring
+that broke otherwise was quiet for a consensus or two, a fifth or two of it."""
 GUARD_MS = 500
 """What a dead daemon without a proven fence had is removed by its guard process within this (measured: 3 to 35 ms)."""
 
@@ -71,6 +74,9 @@ def on_view(w: Work, view: View) -> None:
     before = w.s.view
     came_along = before is not None and w.s.me in before.members
     zero_rounds = w.s.phase is Phase.SETTLED and came_along and view.direct and not view.joined
+    hasty = is_hasty(w)
+    if hasty and len(view.members) > 1 and set(before.members if before is not None else ()) - set(view.members):
+        zero_rounds = False  # the others' clocks may tell them something else
     if zero_rounds and electorate.changing(w.s.table.reports):
         zero_rounds = False  # one who is gone may have counted what somebody here keeps and has not been heard to say
     since = dict(w.s.member_since)
@@ -107,7 +113,7 @@ def on_view(w: Work, view: View) -> None:
     for node in view.members:
         w.forget_lapse(node)
     for node in sorted(set(before.members if before is not None else ()) - set(view.members)):
-        lose(w, had, node, left.get(node, Left.HOST_LOST))
+        lose(w, had, node, left.get(node, Left.HOST_LOST), hasty=hasty)
     w.evicted = {n: i for n, i in w.evicted.items() if n in stay}
     w.table_changed = True
     if not zero_rounds:
@@ -133,7 +139,16 @@ def suspect(w: Work, before: View | None, stay: frozenset[NodeId]) -> bool:
     return len(standing_before) > 1 and 2 * len(stay & set(standing_before)) <= len(standing_before)
 
 
-def lose(w: Work, had: Table, node: NodeId, why: Left) -> None:
+def is_hasty(w: Work) -> bool:
+    """Whether something was delivered so shortly before this view that nobody can have died of silence: then the ring broke
+    although everybody lives, as it may when a host joins that not all can reach at once, and it is about to merge again
+    (docs/decisions/0010-…)."""
+    detection_ms = w.s.settings.detection_ms
+    last_ms = max((at for _, _, at in w.s.heard), default=None)
+    return last_ms is not None and 100 * (w.now_ms - last_ms) < HASTY_PERCENT * detection_ms
+
+
+def lose(w: Work, had: Table, node: NodeId, why: Left, *, hasty: bool) -> None:
     """A member is gone: note for how long its kernel may serve on, if that has to be waited for (hazards 5, 6, 7, 14)."""
     if (
         node in w.evicted
@@ -153,6 +168,8 @@ def lose(w: Work, had: Table, node: NodeId, why: Left) -> None:
         wait_ms = report.lease_ms or GUARD_MS
     elif why is Left.HOST_LOST and strict:
         wait_ms = report.lease_ms
+    if why is Left.HOST_LOST and hasty:
+        wait_ms = max(wait_ms, 2 * w.s.settings.detection_ms)
     w.expect_lapse(node, report.incarnation, wait_ms)
 
 

@@ -35,6 +35,8 @@ TOGETHER_SECONDS = 0.001
 """No hand-over is faster: it takes a release, an ordered message and an acquisition."""
 STALL_SECONDS = 0.05
 """A prober that asks later than this was held up itself, or its machine was: worth telling with what it saw."""
+PRIORITY = 20
+"""Of real time, 1 to 99: above the daemons' own (shell/scheduling.py), below Corosync's."""
 ASKERS6 = 16
 """Solicitations come from so many addresses in turn: the answer goes to the asker's hardware address as the answering
 host's neighbour cache has it, so none may be asked from again before it has answered."""
@@ -411,6 +413,8 @@ def main() -> None:
     parser.add_argument("--capture", type=Path)
     parser.add_argument("vips", nargs="+")
     given = parser.parse_args()
+    with contextlib.suppress(OSError):  # a client is a machine of its own: the nodes' load must not keep it from asking
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
     capture = Capture(given.capture) if given.capture is not None else None
     prober = Prober(given.client, given.observer, given.vips, given.interval_ms / 1000, capture)
     prober.run(sys.stdin.buffer, sys.stdout)

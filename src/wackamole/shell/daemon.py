@@ -38,7 +38,7 @@ from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync
 from ..engine.sealed import Seal, SealedEngine
 from ..engine.spread.adapter import SpreadEngine, group_name
 from ..wire import RESTART_MS_MAX
-from . import disk
+from . import disk, scheduling
 from .control import ControlServer, Refused
 from .disk import DiskRefused
 from .journal import Journal
@@ -137,6 +137,7 @@ class Daemon:
             peers=[a for n in config.nodes if n != node for a in n.addresses],
         )
         self._ran_ms = now_ms()
+        self._began = time.monotonic()  # when the event came that is being handled
         self._pause_ms = self.state.settings.lease_ms or self.state.settings.evict_after_ms
         self.audit = Audit(
             self.state.settings,
@@ -180,7 +181,7 @@ class Daemon:
         self._busy = True
         try:
             while self._queue:
-                now = now_ms()
+                self._began, now = time.monotonic(), now_ms()
                 gap_ms, self._ran_ms = now - self._ran_ms, now
                 if gap_ms > self._pause_ms:
                     self._queue.appendleft(ev.Paused(gap_ms))
@@ -295,7 +296,7 @@ class Daemon:
             mine = effect.node == self.state.me
             reports = {r.node: r for r in self.state.table.reports}
             fields["node"] = self.state.settings.node if mine else name_of(reports, effect.node) or ""
-        self.journal.record(effect.what, **fields)
+        self.journal.record_of(self._began, effect.what, fields)
 
     def _table_changed(self, before: State) -> None:
         """Keep each VIP's `since`, tell the history who moved, and wake those who wait for a fact."""
@@ -546,7 +547,12 @@ class Daemon:
             warnings=tuple(warnings),
         )
         left = self._kept.succession
-        found["process"] = {"pid": os.getpid(), "started": self._started, "restarts": left.restarts if left else 0}
+        found["process"] = {
+            "pid": os.getpid(),
+            "started": self._started,
+            "restarts": left.restarts if left else 0,
+            "scheduling": scheduling.current(),
+        }
         return found
 
     def _fence(self) -> dict[str, object]:
@@ -770,6 +776,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args()
     sys.setswitchinterval(SWITCH_SECONDS)
+    scheduling.before_others()
     sys.exit(run(given.config, given.node, verbose=given.verbose))
 
 

@@ -64,11 +64,15 @@ class Journal:
 
     def record(self, what: str, **fields: object) -> None:
         """Write one event down."""
+        self.record_of(time.monotonic(), what, fields)
+
+    def record_of(self, moment: float, what: str, fields: Mapping[str, object]) -> None:
+        """Write down what came to be known at that moment (time.monotonic)."""
         self._number += 1
         entry: Entry = {
             "number": self._number,
-            "time": time.time(),
-            "monotonic": time.monotonic(),
+            "time": time.time() - (time.monotonic() - moment),
+            "monotonic": moment,
             "event": what,
             **{k: str(v) for k, v in fields.items()},
         }

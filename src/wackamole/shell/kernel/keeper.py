@@ -15,6 +15,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from ...core.model import VipKey
+from .. import scheduling
 from .announce import Announcement, Sender
 from .rtnl import Placed, Rtnl
 
@@ -70,6 +71,8 @@ class Keeper:
         self._valid_s = valid_s
         self._refresh: int | None = None
         self._refreshed = threading.Event()
+        self._latest: Outcome | None = None
+        self._finished = threading.Event()
 
     def start(self, done: Callable[[Outcome], None], failed: Callable[[BaseException], None]) -> None:
         """Start the thread; `done` is called on it, and `failed` if it ends by an exception."""
@@ -81,7 +84,14 @@ class Keeper:
         """The latest job; one that waits is replaced."""
         with self._wake:
             self._job = job
+            self._latest = None
+            self._finished.clear()
             self._wake.notify()
+
+    def wait(self, seconds: float) -> Outcome | None:
+        """What the latest job did, if it is done within so long. Whoever waits leaves the interpreter to the thread."""
+        self._finished.wait(seconds)
+        return self._latest
 
     def refresh(self, valid_s: int) -> threading.Event:
         """Let what is held live for so many seconds from now; the event says that it is done."""
@@ -103,12 +113,14 @@ class Keeper:
             self._rtnl.close()
 
     def _guarded(self, done: Callable[[Outcome], None], failed: Callable[[BaseException], None]) -> None:
+        scheduling.before_others()
         try:
             self._run(done)
         except BaseException as wrong:
             failed(wrong)
-        finally:
-            self._refreshed.set()  # nobody shall wait for a thread that has ended
+        finally:  # nobody shall wait for a thread that has ended
+            self._refreshed.set()
+            self._finished.set()
 
     def _run(self, done: Callable[[Outcome], None]) -> None:
         while True:
@@ -121,7 +133,12 @@ class Keeper:
                 self._rtnl.refresh(sorted(self.held_now, key=lambda a: (a.index, a.ip)), refresh)
                 self._refreshed.set()
             if job is not None:
-                done(self.apply(job))
+                outcome = self.apply(job)
+                with self._wake:
+                    if self._job is None:
+                        self._latest = outcome
+                        self._finished.set()
+                done(outcome)
             elif self._stopped:
                 return
 

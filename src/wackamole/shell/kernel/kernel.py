@@ -36,6 +36,9 @@ LINUX_MIN = (5, 18)
 
 AFTER_A_VIEW_SECONDS = 0.3
 """What can wait does: a take-over comes first, and threads share one interpreter."""
+FIRST_SECONDS = 0.005
+"""How long the loop stands back for the addresses' thread at most: everything else can wait so long, and two threads that
+take turns on one interpreter need several times what one needs alone (docs/decisions/0010-…)."""
 LOOK_AGAIN_SECONDS = 0.05
 """How often is looked whether the group has settled, once a carrier has been back for long enough."""
 
@@ -111,6 +114,7 @@ class Kernel:
         self._again: asyncio.TimerHandle | None = None
         self._putting_off: asyncio.TimerHandle | None = None
         self._waited_for: Outcome | None = None
+        self._answered: Outcome | None = None
         self.times_put_back = 0
 
     async def start(self) -> None:
@@ -148,9 +152,12 @@ class Kernel:
             self._loop.call_soon_threadsafe(what, outcome)
 
     def hold_exactly(self, serial: int, vips: tuple[Vip, ...]) -> None:
-        """From now on exactly these; `on_confirmed` answers for the latest serial."""
+        """From now on exactly these; `on_confirmed` answers for the latest serial, within this call if it is soon done."""
         self._serial, self._wanted = serial, vips
         self._keeper.put(self._job())
+        outcome = self._keeper.wait(FIRST_SECONDS)
+        if outcome is not None:
+            self._done(outcome)
 
     def announce(self, vips: tuple[Vip, ...]) -> None:
         """Announce again what is held of these, from the start of the schedule."""
@@ -244,8 +251,9 @@ class Kernel:
         return Job(self._serial, tuple(wanted), tuple(refused), macs, time.monotonic())
 
     def _done(self, outcome: Outcome) -> None:
-        if outcome.serial != self._serial:
-            return  # overtaken; the later one is under way
+        if outcome.serial != self._serial or outcome is self._answered:
+            return  # overtaken: the later one is under way; or waited for, and handled then
+        self._answered = outcome
         if self._putting_back and outcome.refused and self._around.gone:
             self._waited_for = outcome  # the interface was deleted a moment ago: it may come back
             self._wake_when_due()
