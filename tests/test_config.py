@@ -54,6 +54,7 @@ def test_the_smallest_config_has_the_documented_defaults() -> None:
     assert config.balance.moves_per_round is None
     assert (config.fence.duplicates, config.fence.withdraw_after) == ("announce", 5)
     assert config.control.socket == "/run/wackamole/control.sock"
+    assert config.control.original is None
     assert [n.id for n in config.nodes] == [11, 12]
     assert str(config.vips[0].vip.addresses[0]) == "192.0.2.10/32"
 
