@@ -41,7 +41,7 @@ RECORDS = (
 class Cluster:
     """A daemon's handler and journal, as far as the server sees them."""
 
-    def __init__(self, *, refuses: bool = False, records: tuple[Record, ...] = RECORDS) -> None:
+    def __init__(self, *, refuses: tuple[str, ...] = (), records: tuple[Record, ...] = RECORDS) -> None:
         self.asked: list[tuple[str, object]] = []
         self.told: list[str] = []
         self.refuses = refuses
@@ -49,7 +49,7 @@ class Cluster:
 
     async def handle(self, verb: str, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         self.asked.append((verb, request.get("force")))
-        if self.refuses:
+        if verb in self.refuses:
             raise Refused("no member answers")
         yield {"progress": "on the way"}
         yield {"result": {"verb": verb}}
@@ -132,10 +132,15 @@ def test_each_command_asks_and_answers(
 
 
 def test_a_refusal_is_minus_one_and_told(address: ControlAddress) -> None:
-    cluster = Cluster(refuses=True)
-    assert serve(address, cluster, lambda: said(address, FAIL, SUCCEED)) == NOT_DONE * 2
+    cluster = Cluster(refuses=("drain", "resume"))
+    assert serve(address, cluster, lambda: said(address, FAIL, SUCCEED, LIST)) == NOT_DONE * 2 + encode(RECORDS)
     assert cluster.told == ["wackatrl", "wackatrl_refused"] * 2
+
+
+def test_a_list_that_is_refused_ends_it(address: ControlAddress) -> None:
+    cluster = Cluster(refuses=("status",))
     assert serve(address, cluster, lambda: said(address, LIST, FAIL)) == b""
+    assert cluster.told == ["wackatrl_refused"]
 
 
 def test_no_list_is_sent_where_there_is_nothing_to_list(address: ControlAddress) -> None:
@@ -275,10 +280,10 @@ def wackatrl(tmp_path: Path) -> Callable[..., str]:
         pytest.skip("WACKATRL_ORIGINAL names no wackatrl of Wackamole 2.1")
     conf = tmp_path / "wackamole.conf"
 
-    def call(address: ControlAddress, option: str) -> str:
+    def call(address: ControlAddress, option: str, complaint: str = "") -> str:
         conf.write_text(f"Control = {address}\nVirtualInterfaces {{ eth0:192.0.2.10/24 }}\n")
-        done = subprocess.run([program, "-c", conf, option], capture_output=True, text=True, check=True, timeout=60)
-        assert done.stderr == ""
+        done = subprocess.run([program, "-c", conf, option], capture_output=True, text=True, check=False, timeout=60)
+        assert done.stderr == complaint
         return done.stdout
 
     return call
@@ -301,3 +306,11 @@ def test_the_original_client_reads_the_largest_list(address: ControlAddress, wac
     told = serve(address, cluster, lambda: wackatrl(address, "-l"))
     assert told.count("Owner: 10.0.0.12") == 254
     assert told.count(" -> ") == 254 * 30
+
+
+def test_the_original_client_tells_what_is_refused(address: ControlAddress, wackatrl: Callable[..., str]) -> None:
+    cluster = Cluster(refuses=("drain",))
+    told = serve(address, cluster, lambda: wackatrl(address, "-f", "Error posting failure."))
+    assert told.count("Owner: ") == 2
+    nothing = Cluster(records=())
+    assert serve(address, nothing, lambda: wackatrl(address, "-l", "Error on read.\n")) == ""

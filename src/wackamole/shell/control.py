@@ -176,8 +176,11 @@ def _group_id() -> int | None:
 
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        s.setblocking(False)
         try:
             s.connect(str(path))
+        except BlockingIOError:
+            return True  # somebody does, whose queue is full: that is no reason to wait for him
         except OSError:
             return False
         return True
