@@ -31,7 +31,7 @@ addresses = [{{ address = "192.0.2.10/24", interface = "eth0" }}, {{ address = "
 [[vip]]
 address = "192.0.2.11"
 """
-LISTED = "Owner: 10.0.0.12\n\t*    eth0:192.0.2.10/24\n\t ->  bridge0:10.5.0.1/32\nOwner: not acquired\n\t*       -:192.0.2.11/32\n"
+LISTED = "Owner: 10.0.0.12\n\t*    eth0:192.0.2.10/24\n\t -> bridge0:10.5.0.1/32\nOwner: not acquired\n\t*       -:192.0.2.11/32\n"
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def listed(config: Config, status: Mapping[str, Any]) -> Iterator[str]:
         yield f"Owner: {'not acquired' if holder is None else own.get(holder, holder)}"
         for number, address in enumerate(vip.addresses):
             interface = names.get(address.interface, address.interface) or "-"
-            yield f"\t{' -> ' if number else '*  '} {interface:>5}:{address}"
+            yield f"\t{' ->' if number else '*  '} {interface:>5}:{address}"
 
 
 def main() -> int:
