@@ -228,7 +228,10 @@ TOO_MANY = tuple(Vip(f"v{i}", (Address("10.0.0.1", 32),)) for i in range(VIPS_MA
         (say.Drain(NodeId(2**33), draining=True), "node number"),
         (Adopt((Row(VIP.key, VIP, holder=NodeId(0)),)), "node number of 0"),
         (Neighbours((Segment("10.0.0.1", ()),) * (SEGMENTS_MAX + 1)), "65 segments are more than 64"),
-        (Neighbours((Segment("10.0.0.1", (HOST,) * NEIGHBOURS_MAX), Segment("fd00::1", (HOST,)))), "neighbours of 1025"),
+        (
+            Neighbours((Segment("10.0.0.1", (HOST,) * NEIGHBOURS_MAX), Segment("fd00::1", (HOST,)))),
+            "neighbours of 1025",
+        ),
         (Neighbours((Segment("fe80::1%eth0", ()),)), "no interface"),
         (Neighbours((Segment("10.0.0.300", ()),)), "not an address"),
         (Neighbours((Segment("10.0.0.1", ((bytes(5), bytes(6)),)),)), "no neighbour"),

@@ -760,7 +760,9 @@ class _Reader:
                 found.append(VipConfig(Vip(name, addresses), prefer, told))
         lists = {hosts for vip in found for hosts in vip.notify}
         if len(lists) > HOSTS_MAX:
-            self.wrong("vip", f"{len(lists)} hosts and networks are to be told in all; at most {HOSTS_MAX} are supported")
+            self.wrong(
+                "vip", f"{len(lists)} hosts and networks are to be told in all; at most {HOSTS_MAX} are supported"
+            )
         if len(taken) > ADDRESSES_MAX:
             self.wrong("vip", f"there are {len(taken)} addresses in all; at most {ADDRESSES_MAX} are supported")
         return tuple(found)
