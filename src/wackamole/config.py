@@ -310,8 +310,11 @@ class _Reader:
 
     def config(self, document: dict[str, Any]) -> Config:
         """Everything; raises ConfigError."""
-        known = ("cluster", "engine", "fence", "balance", "control", "notify", "neighbours", "node", "vip")
-        self.keys(document, "", known)
+        self.keys(
+            document,
+            "",
+            ("cluster", "engine", "fence", "balance", "control", "notify", "neighbours", "node", "vip"),
+        )
         cluster = self.cluster(self.table(document, "cluster"))
         if isinstance(document.get("fence"), str):  # `fence = "off"` is short for the table with that mode
             document = {**document, "fence": {"mode": document["fence"]}}

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
