@@ -240,6 +240,20 @@ def test_acquired_anew_it_starts_over_and_announced_again_it_goes_on() -> None:
     assert len(w.rounds) == 0
 
 
+def test_acquired_anew_it_waits_behind_nobody() -> None:
+    slow, router = hosts("10.0.0.0/16", 1), hosts("10.9.0.1")
+    mine = [vip(n) for n in range(1, 51)]
+    w = Wire({v: [router, slow] for v in mine})
+    for v in mine:
+        w.rounds.start(v, 0.0)
+    w.run(until=10.0)
+    assert w.heard(vip(50))[:1] == ["10.9.0.1"]
+    w.sent.clear()
+    w.rounds.start(vip(50), w.now)
+    w.rounds.turn(w.now)
+    assert w.heard(vip(50)) == ["10.9.0.1"]
+
+
 def test_large_networks_cost_no_memory() -> None:
     largest = [hosts(f"10.{n}.0.0/16", 10_000) for n in range(8)]
     mine = [Announcement(n.to_bytes(4), "eth0", MAC) for n in range(1, 1001)]
@@ -247,7 +261,7 @@ def test_large_networks_cost_no_memory() -> None:
     w = Wire({v: list(largest) for v in mine})
     tracemalloc.start()
     try:
-        for _ in range(10):
+        for _ in range(20):
             for v in mine:
                 w.rounds.start(v, 0.0)
             w.rounds.turn(w.now)

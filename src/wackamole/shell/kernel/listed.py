@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from itertools import count
+from itertools import count, islice
 
 from ...advice import Neighbours
 from ...config import HostsConfig
@@ -36,7 +36,7 @@ from .rtnl import Rtnl
 from .surroundings import Network, Surroundings, network_of, packed
 from .witness import question
 
-FRAMES_PER_TURN = 16
+FRAMES_PER_TURN = STARTS_PER_TURN = 16
 BURST_SECONDS = 1 / 16
 """A queue that stood still sends at once what it may send in this time, and never more."""
 START_SECONDS = 0.01
@@ -153,8 +153,7 @@ class _Round:
     entry: Entry = NOBODY
     host: bytes = b""
     hosts: Iterator[bytes] = field(default_factory=lambda: iter(()))
-    over: bool = False  # start over at once
-    again: bool = False  # and when it is through, once more
+    again: bool = False  # when it is through, once more
 
     def advance(self) -> bool:
         """Go to the next host; returns whether there is one."""
@@ -208,11 +207,7 @@ class Rounds:
 
     def start(self, vip: Announcement, now: float) -> None:
         """Tell the list of it, from the beginning: it was acquired."""
-        known = self._rounds.get(vip)
-        if known is not None:
-            known.over, known.again = True, False
-        else:
-            self._begin(vip, now)
+        self._begin(vip, now)
 
     def start_later(self, vip: Announcement, now: float) -> None:
         """Tell the list of it; if that is being done, once more afterwards."""
@@ -234,6 +229,8 @@ class Rounds:
         queue = self._queues.get(r.entry)
         if queue is None:
             queue = self._queues[r.entry] = _Queue(r.entry.throttle, now)
+        if len(queue.waiting) > 2 * len(self._rounds):  # most were started over
+            queue.waiting = deque(x for x in queue.waiting if self._rounds.get(x.vip) is x)
         queue.waiting.append(r)
         self._push(queue)
 
@@ -252,12 +249,14 @@ class Rounds:
         while budget > 0 and self._due and self._due[0][0] <= now:
             queue = heapq.heappop(self._due)[2]
             queue.due = False
+            if not queue.waiting:
+                continue
             r = queue.waiting.popleft()
             sent = 0
-            if not self._still(r.vip):
+            if self._rounds.get(r.vip) is not r:
+                pass  # it was started over
+            elif not self._still(r.vip):
                 del self._rounds[r.vip]
-            elif r.over:
-                self._begin(r.vip, now)
             else:
                 sent, told = self._tell(r)
                 queue.spend(max(1, sent), now)
@@ -317,7 +316,8 @@ class Listed:
         self._rounds = Rounds(self._courses, self._frames, self._sender.put, still)
         self._guarded: tuple[Guarded, ...] = ()
         self._rtnl: Rtnl | None = None
-        self._starting: set[asyncio.TimerHandle] = set()
+        self._starting: dict[Announcement, Callable[[Announcement, float], None]] = {}
+        self._begin: asyncio.TimerHandle | None = None
         self._turn: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
 
@@ -336,26 +336,29 @@ class Listed:
 
     def acquired(self, vips: Iterable[Announcement]) -> None:
         """Tell the list of these: they are new here."""
-        self._later(tuple(vips), self._rounds.start)
+        self._later(vips, self._rounds.start)
 
     def announced(self, vips: Iterable[Announcement]) -> None:
         """Tell the list of these again; who is being told now is told to the end first."""
-        self._later(tuple(vips), self._rounds.start_later)
+        self._later(vips, self._rounds.start_later)
 
-    def _later(self, vips: tuple[Announcement, ...], start: Callable[[Announcement, float], None]) -> None:
-        if not self._notify.anybody or not vips:
-            return
-        loop = asyncio.get_running_loop()
-        handle: asyncio.TimerHandle
-
-        def begin() -> None:
-            self._starting.discard(handle)
+    def _later(self, vips: Iterable[Announcement], start: Callable[[Announcement, float], None]) -> None:
+        if self._notify.anybody:
             for vip in vips:
-                start(vip, loop.time())
-            self._arm()
+                self._starting.setdefault(vip, start)
+            self._begin_after(START_SECONDS)
 
-        handle = loop.call_later(START_SECONDS, begin)
-        self._starting.add(handle)
+    def _begin_after(self, seconds: float) -> None:
+        if self._starting and self._begin is None:
+            self._begin = asyncio.get_running_loop().call_later(seconds, self._begin_some)
+
+    def _begin_some(self) -> None:
+        self._begin = None
+        now = asyncio.get_running_loop().time()
+        for vip in list(islice(self._starting, STARTS_PER_TURN)):
+            self._starting.pop(vip)(vip, now)
+        self._begin_after(0)
+        self._arm()
 
     def _arm(self) -> None:
         due = self._rounds.next_due()
@@ -440,7 +443,7 @@ class Listed:
 
     def close(self) -> None:
         """Tell nobody anything more."""
-        for timer in (*self._starting, self._turn, self._look):
+        for timer in (self._begin, self._turn, self._look):
             if timer is not None:
                 timer.cancel()
         self._starting.clear()
