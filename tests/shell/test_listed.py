@@ -7,6 +7,7 @@ import ipaddress
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from wackamole.advice import NEIGHBOURS_MAX, Neighbours, Segment
 from wackamole.config import RANGE_MAX, HostsConfig
-from wackamole.core.model import Vip
+from wackamole.core.model import Address, Vip
 from wackamole.lab.namespaces import ip, opened_in, tool
 from wackamole.shell.kernel.announce import Announcement, Sender
 from wackamole.shell.kernel.listed import (
@@ -23,6 +24,7 @@ from wackamole.shell.kernel.listed import (
     Cache,
     Course,
     Entry,
+    Listed,
     Notify,
     Rounds,
     checksum,
@@ -31,8 +33,8 @@ from wackamole.shell.kernel.listed import (
     hosts_of,
 )
 from wackamole.shell.kernel.neighbourhood import NEIGHBOURS_KEPT_MAX, Neighbourhood, own_neighbours
-from wackamole.shell.kernel.rtnl import Neighbour
-from wackamole.shell.kernel.surroundings import network_of, packed
+from wackamole.shell.kernel.rtnl import Link, Neighbour, Placed
+from wackamole.shell.kernel.surroundings import Surroundings, network_of, packed
 
 from .test_kernel import BOTH, HOST, MAC, PEER, V4, V6, WITHIN_SECONDS, Host, heard, network, on_the_host
 
@@ -322,6 +324,49 @@ def test_only_hosts_of_the_vips_networks_count() -> None:
     assert own_neighbours(found, places, {packed("10.9.1.1")}) == {("eth0", here): THERE}
 
 
+def test_the_list_of_a_vip_is_what_concerns_it_small_first() -> None:
+    around = Surroundings({"public": "eth0"})
+    links = [Link(n, f"eth{n - 1}", 0x10043, MAC) for n in (1, 2)]
+    own = [
+        Placed(packed(a), p, n, ours=False)
+        for a, p, n in (("10.9.0.1", 16, 1), ("fd09::1", 64, 1), ("10.8.0.1", 16, 2))
+    ]
+    around.read(links, own)
+    notify = Notify(
+        (
+            hosts("10.9.7.0/30"),
+            hosts("10.8.0.7"),  # on the other interface's network
+            hosts("10.9.0.1"),  # this host
+            hosts("10.9.1.2"),  # a VIP
+            hosts("10.9.0.5", interface="public"),
+            hosts("10.9.0.6", interface="eth1"),
+            hosts("fd09::7"),
+        ),
+        {packed("10.9.1.1"): (hosts("10.9.0.9"), hosts("10.9.7.0/30"))},
+        Cache(128, False),
+    )
+    listed = Listed(
+        notify,
+        around,
+        (V4, BOTH),
+        ThreadPoolExecutor(1),
+        still=lambda _: True,
+        share=lambda _: None,
+        on_unreadable=lambda _: None,
+    )
+    listed.guard(around.guarded((V4, BOTH)))
+    listed.heard(Neighbours((Segment("10.9.1.1", ((packed("10.9.0.77"), THERE), (packed("fd09::77"), THERE))),)))
+
+    def told_of(address: str) -> list[str]:
+        courses = listed._courses(Announcement(packed(address), "eth0", MAC))
+        return [str(ipaddress.ip_address(host)) for _, found in courses for host in found]
+
+    network = [f"10.9.7.{n}" for n in range(4)]
+    assert told_of("10.9.1.1") == ["10.9.0.5", "10.9.0.9", "10.9.0.77", *network]
+    assert told_of("10.9.1.2") == ["10.9.0.5", "10.9.0.77", *network]
+    assert told_of("fd09::1:2") == ["fd09::7", "fd09::77"]
+
+
 # -- real kernels -------------------------------------------------------------------------------------------------------
 
 
@@ -448,3 +493,26 @@ def test_a_member_that_acquires_tells_its_list_its_neighbours_and_the_others(net
                 found |= set(await asyncio.to_thread(read))
 
         on_the_host(story, BOTH, notify=notify)
+
+
+@pytest.mark.lab
+def test_hazard_18_the_list_is_told_nothing_more_after_the_release(network: None) -> None:
+    other = Vip("other", (Address("10.9.1.5", 32, "eth0"),))
+    senders = [packed("10.9.1.1"), packed("10.9.1.5")]
+
+    def is_question(frame: bytes) -> bool:
+        return frame[12:14] == b"\x08\x06" and frame[28:32] in senders and frame[38:42] not in senders
+
+    notify = Notify((hosts("10.9.128.0/17", 1000),))
+    listener, read = heard(50, is_question)
+    with listener:
+
+        async def story(host: Host) -> None:
+            await host.hold(1, V4)
+            assert {frame[28:32] for frame in await asyncio.to_thread(read)} == {senders[0]}
+            await host.hold(2, other)
+            asked = [frame[28:32] for _ in range(8) for frame in await asyncio.to_thread(read)]
+            assert asked[-50:] == [senders[1]] * 50
+            assert asked == sorted(asked)
+
+        on_the_host(story, V4, other, notify=notify)

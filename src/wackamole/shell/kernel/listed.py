@@ -315,6 +315,7 @@ class Listed:
         self._sender = Sender()
         self._rounds = Rounds(self._courses, self._frames, self._sender.put, still)
         self._guarded: tuple[Guarded, ...] = ()
+        self._heard = 0
         self._rtnl: Rtnl | None = None
         self._starting: dict[Announcement, Callable[[Announcement, float], None]] = {}
         self._begin: asyncio.TimerHandle | None = None
@@ -428,6 +429,7 @@ class Listed:
         """What another member knows; of that, what is in a subnet where its VIPs are here too."""
         if self._notify.cache is None:
             return
+        self._heard += 1
         for segment in said.segments:
             vip = packed(segment.vip)
             for guarded in self._guarded:
@@ -437,9 +439,15 @@ class Listed:
                     self.known.heard(guarded.name, known)
 
     def describe(self) -> dict[str, int]:
-        """For `status`: VIPs' addresses that a list is being told of, frames so far, and how many neighbours are known."""
-        rounds = self._rounds
-        return {"under_way": len(rounds), "sent": rounds.sent, "failed": rounds.failed, "neighbours": len(self.known)}
+        """For `status`: VIPs' addresses that the list is being told of, frames so far, how many neighbours are known, and how
+        often other members have told theirs."""
+        return {
+            "under_way": len(self._rounds) + len(self._starting),
+            "sent": self._rounds.sent,
+            "failed": self._rounds.failed,
+            "neighbours": len(self.known),
+            "heard": self._heard,
+        }
 
     def close(self) -> None:
         """Tell nobody anything more."""
