@@ -337,16 +337,15 @@ class Listed:
 
     def acquired(self, vips: Iterable[Announcement]) -> None:
         """Tell the list of these: they are new here."""
-        self._later(vips, self._rounds.start)
+        self._later({**self._starting, **dict.fromkeys(vips, self._rounds.start)})
 
     def announced(self, vips: Iterable[Announcement]) -> None:
         """Tell the list of these again; who is being told now is told to the end first."""
-        self._later(vips, self._rounds.start_later)
+        self._later({**dict.fromkeys(vips, self._rounds.start_later), **self._starting})
 
-    def _later(self, vips: Iterable[Announcement], start: Callable[[Announcement, float], None]) -> None:
+    def _later(self, starting: dict[Announcement, Callable[[Announcement, float], None]]) -> None:
         if self._notify.anybody:
-            for vip in vips:
-                self._starting.setdefault(vip, start)
+            self._starting = starting
             self._begin_after(START_SECONDS)
 
     def _begin_after(self, seconds: float) -> None:
