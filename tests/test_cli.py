@@ -154,11 +154,11 @@ def test_a_config_of_the_original_is_taken_as_it_is(tmp_path: Path) -> None:
     done = wackamole("run", "--config", str(old))
     assert done.returncode == 2
     assert "#wackamole: node NAME = ADDRESS" in done.stderr
-    old.write_text(OLD.format(more="Notify arp-cache\n#wackamole: node a = 127.0.0.1\n"))
+    old.write_text(OLD.format(more="Prefer 10.9.9.0/24\n#wackamole: node a = 127.0.0.1\n"))
     checked = wackamole("check", str(old))
     assert checked.returncode == 0
     assert "1 nodes, 1 VIPs" in checked.stdout
-    assert f"note: {old}:5:1  left out  Notify arp-cache" in checked.stdout
+    assert f"note: {old}:5:8  left out  Prefer 10.9.9.0/24" in checked.stdout
     assert "there is no node 'z' (there are: a)" in wackamole("run", "--config", str(old), "--node", "z").stderr
 
 

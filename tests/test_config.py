@@ -118,6 +118,23 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
         ("[[vip]]\naddress = 5", "vip[2].address", "must be a text"),
         ('[[vip]]\naddress = "192.0.2.11"\ninterface = "a very long name"', "vip[2].interface", "no interface name"),
         ('[[vip]]\naddress = "192.0.2.11"\nprefer = ["a", "a"]', "vip[2].prefer", "twice"),
+        ('[notify]\nhost = ["10.0.0.1"]', "notify.host", "did you mean 'hosts'"),
+        ('[notify]\nhosts = "10.0.0.1"', "notify.hosts", "list of at most 256"),
+        ("[notify]\nhosts = [5]", "notify.hosts", "must be a text"),
+        ("[notify]\nhosts = [{ throttle = 5 }]", "notify.hosts", "must be a text"),
+        ('[notify]\nhosts = ["router"]', "notify.hosts", "no address and no network"),
+        ('[notify]\nhosts = ["10.0.0.1/24"]', "notify.hosts", "bits after its prefix length"),
+        ('[notify]\nhosts = ["10.0.0.0/15"]', "notify.hosts", "/16 is the largest"),
+        ('[notify]\nhosts = ["fd00::/64"]', "notify.hosts", "/112 is the largest"),
+        ('[notify]\nhosts = ["224.0.0.1"]', "notify.hosts", "no host's"),
+        ('[notify]\nhosts = ["fe80::1%eth0"]', "notify.hosts", "not by %"),
+        ('[notify]\nhosts = ["10.0.0.1", "10.0.0.1/32"]', "notify.hosts", "10.0.0.1/32 twice"),
+        ('[notify]\nhosts = [{ address = "10.0.0.1", throttle = 0 }]', "notify.hosts.throttle", "from 1 to 10000"),
+        ('[notify]\nhosts = [{ address = "10.0.0.1", pong = true }]', "notify.hosts.pong", "did you mean 'ping'"),
+        ("[notify]\nthrottle = 10001", "notify.throttle", "from 1 to 10000"),
+        ('[notify]\nneighbours = "all"', "notify.neighbours", "true or false"),
+        ('[neighbours]\ninterval = "10ms"', "neighbours.interval", "from 1s to 24h"),
+        ('[[vip]]\naddress = "192.0.2.11"\nnotify = ["192.0.2.300"]', "vip[2].notify", "no address and no network"),
         ('[vips]\nx = "y"', "vips", "did you mean 'vip'"),
     ],
 )
@@ -127,6 +144,31 @@ def test_a_mistake_gets_a_sentence_with_its_place(line: str, place: str, words: 
     assert int(where[0]) >= GOOD.count("\n")
     assert where[1] == place
     assert words in where[2]
+
+
+def test_who_is_told_of_a_vip() -> None:
+    text = """[notify]
+hosts = ["192.0.2.1", { address = "192.0.2.0/24", interface = "public", throttle = 64 }]
+ping = true
+"""
+    found = parse(f'{text}{GOOD}notify = ["192.0.2.9", {{ address = "2001:db8::/120", ping = false }}]\n')
+    listed = [*found.notify.hosts, *found.vips[0].notify]
+    assert [(str(h.network), h.interface, h.throttle, h.ping) for h in listed] == [
+        ("192.0.2.1/32", "", 128, True),
+        ("192.0.2.0/24", "public", 64, True),
+        ("192.0.2.9/32", "", 128, True),
+        ("2001:db8::/120", "", 128, False),
+    ]
+    assert (found.notify.neighbours, found.notify.interval_ms) == (False, 60_000)
+
+
+def test_all_vips_together_name_a_bounded_number_of_hosts() -> None:
+    entries = [f'"10.9.{n // 200}.{1 + n % 200}"' for n in range(300)]
+    vip = '[[vip]]\naddress = "192.0.2.{}"\nnotify = [{}]\n'
+    same = "".join(vip.format(20 + n, ",".join(entries[:200])) for n in range(9))
+    assert parse(f"{GOOD}\n{same}").vips[1].notify
+    more = vip.format(20, ",".join(entries[:200])) + vip.format(21, ",".join(entries[200:]))
+    assert "300 hosts and networks" in the_problem(f"{GOOD}\n{more}")
 
 
 def test_what_is_no_toml_is_told_with_its_line() -> None:
@@ -186,7 +228,7 @@ def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:
     same = "# a comment\n" + GOOD.replace('name = "web"', 'name   =  "web"')
     blocks = GOOD.split("\n\n")
     swapped = "\n\n".join([blocks[0], blocks[2], blocks[1], blocks[3]])
-    local = GOOD + '\n[control]\nsocket = "/tmp/x.sock"\noriginal = "/tmp/x.it"\n'
+    local = GOOD + '\n[control]\nsocket = "/tmp/x.sock"\noriginal = "/tmp/x.it"\n[notify]\nhosts = ["192.0.2.1"]\n'
     assert len({parse(t).digest for t in (GOOD, same, swapped, local)}) == 1
     other = [
         GOOD.replace("192.0.2.10/32", "192.0.2.10/24"),

@@ -42,6 +42,11 @@ LIFETIME_LATE_MS = 1000
 WITHDRAW_AFTER_MAX = 10
 """Claims are counted over ten seconds, at most one of each second."""
 MARK_DEFAULT = 0x10000000
+HOSTS_MAX = 256
+"""Hosts and networks that are told of VIPs: of `[notify]`, and of all VIPs together."""
+RANGE_MAX = 1 << 16
+"""Addresses of such a network: they are gone through one by one."""
+THROTTLE_DEFAULT, THROTTLE_MAX = 128, 10_000
 SPREAD_DEFAULT = "4803@localhost"
 RUN_DIR = "/run/wackamole"
 
@@ -139,6 +144,28 @@ class ControlConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HostsConfig:
+    """Hosts that are told: one, or a network's. `interface`: only those behind it, "" for any; `throttle`: frames a second."""
+
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network
+    interface: str
+    throttle: int
+    ping: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyConfig:
+    """`[notify]`: who is told of every VIP; `throttle` and `ping` are also those of the neighbours. `interval_ms` is that of
+    `[neighbours]`."""
+
+    hosts: tuple[HostsConfig, ...]
+    throttle: int
+    neighbours: bool
+    ping: bool
+    interval_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """One `[[node]]`; `id` is its number in the ring, `addresses` are its links, `interfaces` its names for the VIPs' interfaces."""
 
@@ -152,10 +179,11 @@ class NodeConfig:
 
 @dataclass(frozen=True, slots=True)
 class VipConfig:
-    """One `[[vip]]`; `prefer` are node names, best first."""
+    """One `[[vip]]`; `prefer` are node names, best first; `notify`: who is told of it besides those of `[notify]`."""
 
     vip: Vip
     prefer: tuple[str, ...]
+    notify: tuple[HostsConfig, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +196,7 @@ class Config:
     fence: FenceConfig
     balance: BalanceConfig
     control: ControlConfig
+    notify: NotifyConfig
     nodes: tuple[NodeConfig, ...]
     vips: tuple[VipConfig, ...]
     digest: str
@@ -283,15 +312,20 @@ class _Reader:
 
     def config(self, document: dict[str, Any]) -> Config:
         """Everything; raises ConfigError."""
-        self.keys(document, "", ("cluster", "engine", "fence", "balance", "control", "node", "vip"))
+        self.keys(
+            document,
+            "",
+            ("cluster", "engine", "fence", "balance", "control", "notify", "neighbours", "node", "vip"),
+        )
         cluster = self.cluster(self.table(document, "cluster"))
         if isinstance(document.get("fence"), str):  # `fence = "off"` is short for the table with that mode
             document = {**document, "fence": {"mode": document["fence"]}}
         engine, fence = self.timings(self.table(document, "engine"), self.table(document, "fence"), cluster)
         balance = self.balance(self.table(document, "balance"))
         control = self.control(self.table(document, "control"))
+        notify = self.notify(self.table(document, "notify"), self.table(document, "neighbours"))
         nodes = self.nodes(self.entries(document, "node", NODES_MAX))
-        vips = self.vips(self.entries(document, "vip", VIPS_MAX), {n.name for n in nodes})
+        vips = self.vips(self.entries(document, "vip", VIPS_MAX), {n.name for n in nodes}, notify)
         if self._problems:
             self.fail()
         return Config(
@@ -301,6 +335,7 @@ class _Reader:
             fence,
             balance,
             control,
+            notify,
             nodes,
             vips,
             _digest(cluster, engine, fence, balance, nodes, vips),
@@ -556,6 +591,64 @@ class _Reader:
             self.wrong("control.original", f"{_shown(text)} is `socket` already, which speaks another protocol")
         return ControlConfig(path, self.flag(table, "control", "read_only_for_others", False), original)
 
+    def notify(self, table: dict[str, Any], neighbours: dict[str, Any]) -> NotifyConfig:
+        self.keys(table, "notify", ("hosts", "throttle", "neighbours", "ping"))
+        self.keys(neighbours, "neighbours", ("interval",))
+        throttle = self.number(table, "notify", "throttle", THROTTLE_DEFAULT, 1, THROTTLE_MAX)
+        ping = self.flag(table, "notify", "ping", False)
+        return NotifyConfig(
+            self.hosts(table, "notify", "hosts", throttle, ping),
+            throttle,
+            self.flag(table, "notify", "neighbours", False),
+            ping,
+            self.duration(neighbours, "neighbours", "interval", 60_000, 1000, 86_400_000),
+        )
+
+    def hosts(
+        self, table: Mapping[str, Any], where: str, key: str, throttle: int, ping: bool
+    ) -> tuple[HostsConfig, ...]:
+        """A list of hosts and networks to tell."""
+        given = table.get(key, [])
+        if not isinstance(given, list) or len(given) > HOSTS_MAX:
+            self.wrong(f"{where}.{key}", f"must be a list of at most {HOSTS_MAX} hosts and networks")
+            return ()
+        found: dict[tuple[object, str], HostsConfig] = {}
+        for item in given:
+            entry = item if isinstance(item, dict) else {"address": item}
+            self.keys(entry, f"{where}.{key}", ("address", "interface", "throttle", "ping"))
+            network = self.network(entry.get("address"), f"{where}.{key}")
+            hosts = HostsConfig(
+                network or ipaddress.IPv4Network(0),
+                self.interface(entry, f"{where}.{key}"),
+                self.number(entry, f"{where}.{key}", "throttle", throttle, 1, THROTTLE_MAX),
+                self.flag(entry, f"{where}.{key}", "ping", ping),
+            )
+            if network is not None and found.setdefault((network, hosts.interface), hosts) is not hosts:
+                self.wrong(f"{where}.{key}", f"names {network} twice")
+        return tuple(found.values())
+
+    def network(self, text: object, where: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+        """A host, or a network whose hosts are gone through one by one."""
+        if not isinstance(text, str):
+            self.wrong(where, f"an address must be a text, not {_shown(text)}")
+            return None
+        try:
+            found = ipaddress.ip_network(text)
+        except ValueError as wrong:
+            hint = ": it has bits after its prefix length" if "host bits" in str(wrong) else ""
+            self.wrong(where, f"{_shown(text)} is no address and no network{hint}")
+            return None
+        if "%" in text:
+            self.wrong(where, f"{_shown(text)}: name the interface by `interface`, not by %")
+        elif found.is_multicast or found.is_loopback or found.network_address.is_unspecified:
+            self.wrong(where, f"{_shown(text)} cannot be told anything: it is no host's")
+        elif found.num_addresses > RANGE_MAX:
+            longest = found.max_prefixlen - RANGE_MAX.bit_length() + 1
+            self.wrong(where, f"{_shown(text)} has more than {RANGE_MAX} addresses: /{longest} is the largest")
+        else:
+            return found
+        return None
+
     def nodes(self, entries: list[dict[str, Any]]) -> tuple[NodeConfig, ...]:
         found: list[NodeConfig] = []
         names: dict[str, str] = {}
@@ -654,13 +747,13 @@ class _Reader:
                 self.wrong(f"{where}.interfaces", f"{name}: {_shown(real)} is no interface name (1 to 15 letters)")
         return tuple(sorted((k, v) for k, v in found.items() if isinstance(v, str)))
 
-    def vips(self, entries: list[dict[str, Any]], nodes: set[str]) -> tuple[VipConfig, ...]:
+    def vips(self, entries: list[dict[str, Any]], nodes: set[str], notify: NotifyConfig) -> tuple[VipConfig, ...]:
         found: list[VipConfig] = []
         names: dict[str, str] = {}
         taken: dict[str, str] = {}
         for index, table in enumerate(entries, 1):
             where = f"vip[{index}]"
-            self.keys(table, where, ("name", "address", "addresses", "interface", "prefer"))
+            self.keys(table, where, ("name", "address", "addresses", "interface", "prefer", "notify"))
             addresses = self.addresses(table, where)
             key = "address" if "address" in table else "addresses"
             for address in addresses:
@@ -675,8 +768,14 @@ class _Reader:
                     self.wrong(f"{where}.prefer", f"there is no node {_shown(node)}{hint}")
             if len(set(prefer)) != len(prefer):
                 self.wrong(f"{where}.prefer", "names a node twice")
+            told = self.hosts(table, where, "notify", notify.throttle, notify.ping)
             if name and addresses:
-                found.append(VipConfig(Vip(name, addresses), prefer))
+                found.append(VipConfig(Vip(name, addresses), prefer, told))
+        lists = {hosts for vip in found for hosts in vip.notify}
+        if len(lists) > HOSTS_MAX:
+            self.wrong(
+                "vip", f"{len(lists)} hosts and networks are to be told in all; at most {HOSTS_MAX} are supported"
+            )
         if len(taken) > ADDRESSES_MAX:
             self.wrong("vip", f"there are {len(taken)} addresses in all; at most {ADDRESSES_MAX} are supported")
         return tuple(found)

@@ -59,7 +59,9 @@ class Wired(World):
 
     def unpack(self, packed: Hashable) -> Payload:
         assert isinstance(packed, bytes)
-        return wire.decode(packed)
+        view, message = wire.decode(packed)
+        assert isinstance(message, say.Message)
+        return view, message
 
 
 def world(partition: Partition = Partition.COVER) -> Wired:

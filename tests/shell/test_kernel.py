@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from wackamole.advice import Neighbours
 from wackamole.core.model import Address, NotEligible, Vip, VipKey
 from wackamole.lab.namespaces import ip, opened_in, tool
 from wackamole.shell.kernel.announce import frames
 from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel
+from wackamole.shell.kernel.listed import Notify
 from wackamole.shell.kernel.rtnl import Placed, Rtnl
 from wackamole.shell.kernel.surroundings import packed
 
@@ -53,6 +55,7 @@ class Host:
     confirmed: dict[int, tuple[tuple[VipKey, ...], dict[VipKey, str]]] = field(default_factory=dict)
     eligibility: list[dict[VipKey, NotEligible]] = field(default_factory=list)
     records: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    neighbours: list[Neighbours] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def until(self, fact: Callable[[], bool]) -> None:
@@ -72,6 +75,7 @@ def on_the_host(
     *vips: Vip,
     interfaces: dict[str, str] | None = None,
     withdraw_after: int | None = None,
+    notify: Notify | None = None,
 ) -> None:
     """Run a story with a started Kernel, on a thread that lives in the host's namespace."""
 
@@ -90,6 +94,10 @@ def on_the_host(
             host.records.append((what, fields))
             host.news.set()
 
+        def neighbours(read: Neighbours) -> None:
+            host.neighbours.append(read)
+            host.news.set()
+
         host = Host(
             Kernel(
                 vips=vips,
@@ -98,6 +106,8 @@ def on_the_host(
                 on_eligibility=eligibility,
                 on_record=record,
                 withdraw_after=withdraw_after,
+                notify=notify,
+                on_neighbours=neighbours,
             )
         )
         await host.kernel.start()
@@ -242,8 +252,10 @@ def test_what_a_former_run_left_behind_is_removed_at_the_start(network: None) ->
     on_the_host(starts, V4, V6)
 
 
-def heard(count: int, wanted: Callable[[bytes], bool]) -> tuple[socket.socket, Callable[[], list[bytes]]]:
-    """A packet socket on the peer, and how to read that many frames of a kind from it."""
+def heard(
+    count: int, wanted: Callable[[bytes], bool], namespace: str = PEER
+) -> tuple[socket.socket, Callable[[], list[bytes]]]:
+    """A packet socket on the peer (or in another namespace), and how to read that many frames of a kind from it."""
 
     def opened() -> socket.socket:
         s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -251,7 +263,7 @@ def heard(count: int, wanted: Callable[[bytes], bool]) -> tuple[socket.socket, C
         s.settimeout(WITHIN_SECONDS)
         return s
 
-    s = opened_in(PEER, opened)
+    s = opened_in(namespace, opened)
 
     def read() -> list[bytes]:
         found: list[bytes] = []

@@ -50,6 +50,7 @@ def lines(draft: Draft, options: Options, paths: Sequence[str]) -> Iterator[Line
         yield "", None
         yield "[control]", None
         yield f"original = {quoted(where)}", place
+    yield from _notify(draft)
     yield from _nodes(draft.nodes)
     for vip in draft.vips:
         yield "", None
@@ -84,6 +85,31 @@ def _engine(draft: Draft, options: Options) -> Iterator[Line]:
         yield f"address = {quoted(address)}", place
         if "retry" in draft.settings:
             yield f"retry = {quoted(draft.settings['retry'][0])}", draft.settings["retry"][1]
+
+
+def _notify(draft: Draft) -> Iterator[Line]:
+    cache, cache_place = draft.settings.get("neighbours", ("", None))
+    if draft.told or cache:
+        yield "", None
+        yield "[notify]", None
+    if draft.told:
+        yield "hosts = [", draft.told[0].place
+        for told in draft.told:
+            more = [f"interface = {quoted(told.interface)}"] if told.interface else []
+            more += [f"throttle = {told.throttle}"] if told.throttle is not None else []
+            more += [f"ping = {'true' if told.ping else 'false'}"] if told.ping != (cache == "ping") else []
+            address = quoted(told.network)
+            yield f"  {{ address = {address}, {', '.join(more)} }}," if more else f"  {address},", told.place
+        yield "]", None
+    if cache:
+        yield "neighbours = true", cache_place
+    if cache == "ping":
+        yield "ping = true", cache_place
+    if "arp-cache" in draft.settings:
+        interval, place = draft.settings["arp-cache"]
+        yield "", None
+        yield "[neighbours]", None
+        yield f"interval = {quoted(interval)}", place
 
 
 def _nodes(nodes: Sequence[DraftNode]) -> Iterator[Line]:

@@ -103,6 +103,17 @@ class ServedVip:
     place: Place
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Hosts that are to be told where a VIP is: one, or a network's. `throttle` of them a second, None if it does not say."""
+
+    network: str
+    interface: str
+    throttle: int | None
+    ping: bool
+    place: Place
+
+
 @dataclass(slots=True, eq=False)
 class Host:
     """What one file says; its reader fills it."""
@@ -112,6 +123,7 @@ class Host:
     peers: list[tuple[str, Place]] = field(default_factory=list)
     nodes: list[tuple[str, tuple[str, ...], Place]] = field(default_factory=list)
     vips: list[ServedVip] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
     settings: dict[str, tuple[str, Place]] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)

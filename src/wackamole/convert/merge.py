@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
-from .facts import Fate, Host, Options, Place, Problem, Remark, Served, ServedVip
+from .facts import Fate, Host, Options, Place, Problem, Remark, Served, ServedVip, Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Draft:
     settings: dict[str, tuple[str, Place]] = field(default_factory=dict)
     nodes: list[DraftNode] = field(default_factory=list)
     vips: list[DraftVip] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -48,7 +49,8 @@ def merge(hosts: list[Host], options: Options) -> Draft:
     _settings(draft, hosts)
     found = _same_vips(draft, hosts)
     nodes = _nodes(draft, hosts, options)
-    names = _Names({a.interface for h in hosts for v in h.vips for a in v.addresses})
+    named = {a.interface for h in hosts for v in h.vips for a in v.addresses}
+    names = _Names(named | {t.interface for h in hosts for t in h.told})
     known = set(nodes)
     for sight in found:
         addresses = tuple(
@@ -57,6 +59,7 @@ def merge(hosts: list[Host], options: Options) -> Draft:
         )
         prefer = tuple(n for n in _prefer(sight, len(hosts)) if n in known)
         draft.vips.append(DraftVip(sight[0][1].name, addresses, prefer, sight[0][1].place))
+    _told(draft, hosts, names)
     draft.nodes = [DraftNode(n, a, names.on(n), p) for n, (a, p) in nodes.items()]
     return draft
 
@@ -69,6 +72,28 @@ def _settings(draft: Draft, hosts: list[Host]) -> None:
                 draft.remarks.append(
                     Remark(place, value, Fate.CHANGED, f"{kept}, as in {where}: all hosts have one file")
                 )
+
+
+def _told(draft: Draft, hosts: list[Host], names: _Names) -> None:
+    """Whom any host tells; the same network is the same entry, and one behind two interfaces of a host is two."""
+    found: dict[tuple[str, int], dict[Host, Told]] = {}
+    for host in hosts:
+        seen: dict[str, dict[str, Told]] = {}
+        for told in host.told:
+            behind = seen.setdefault(told.network, {})
+            first = behind.setdefault(told.interface, told)
+            if first is told:
+                found.setdefault((told.network, len(behind)), {})[host] = told
+            else:
+                sentence = f"the same as in {first.place}"
+                draft.remarks.append(Remark(told.place, told.network, Fate.NOT_NEEDED, sentence))
+    for sight in found.values():
+        first, *others = sight.values()
+        for other in others:
+            if (other.throttle, other.ping) != (first.throttle, first.ping):
+                sentence = f"throttle and ping as in {first.place}: all hosts have one file"
+                draft.remarks.append(Remark(other.place, other.network, Fate.CHANGED, sentence))
+        draft.told.append(replace(first, interface=names.of({h: t.interface for h, t in sight.items()})))
 
 
 def _nodes(draft: Draft, hosts: list[Host], options: Options) -> dict[str, tuple[tuple[str, ...], Place]]:

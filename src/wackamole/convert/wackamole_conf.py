@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from ..config import HOSTS_MAX, RANGE_MAX, THROTTLE_DEFAULT, THROTTLE_MAX
 from ..original import control_address
 from .facts import (
     ENGINES,
@@ -40,6 +41,7 @@ from .facts import (
     Served,
     ServedVip,
     Source,
+    Told,
     is_address,
     shown,
 )
@@ -339,8 +341,9 @@ class _Reader:
         self.say(first, fate, f'mature = "{value}" under [cluster]{hint}')
 
     def arp_cache(self, first: _Token) -> None:
-        self.seconds(first, 0, 10**_DIGITS_MAX * 3600)
-        self.say(first, Fate.LEFT_OUT, "neighbour caches are not shared; VIPs are announced to the whole network")
+        value, fate, hint = self.seconds(first, 1, 86_400)
+        self.host.set("arp-cache", value, first.place)
+        self.say(first, fate, f'interval = "{value}" under [neighbours]{hint}')
 
     def log_facility(self, first: _Token) -> None:
         self.value(first, _T.STRING)
@@ -455,31 +458,61 @@ class _Reader:
                 for n, v in enumerate(self.host.vips)
             ]
 
-    # -- what has no equal here
+    # -- whom to tell
 
     def notify(self, first: _Token) -> None:
-        everybody = "every VIP is announced to its whole network by broadcast ARP; single hosts cannot be listed"
         if self.word("none"):
             self.say(first, Fate.NOT_NEEDED, "VIPs are announced to their whole network all the same")
-        elif self.word("arp-cache"):
-            self.say(first, Fate.LEFT_OUT, everybody)
+        elif self.next.kind is _T.WORD and self.next.text == "arp-cache":
+            self.told(self.take())
         else:
             self.expect(_T.OPEN, after=first)
             before = self.index
             while self.next.kind in (_T.ADDRESS, _T.STRING) or (
                 self.next.kind is _T.WORD and self.next.text == "arp-cache"
             ):
-                token = self.take()
-                if token.kind is not _T.WORD:
-                    self.address(token)
-                    if throttle := self.word("throttle"):
-                        self.expect(_T.NUMBER, after=throttle)
-                self.word("ping")
-                entry = self.raw(token, self.tokens[self.index - 1])
-                self.host.say(token.place, f"Notify {entry}", Fate.LEFT_OUT, everybody)
+                self.told(self.take())
             if self.index == before:
                 raise self.wrong(self.next, f"Notify holds addresses or arp-cache, not {self.named(self.next)}")
             self.expect(_T.CLOSE, after=first)
+
+    def told(self, token: _Token) -> None:
+        """An entry of Notify, its first token being taken."""
+        if token.kind is _T.WORD:
+            self.host.set("neighbours", "ping" if self.word("ping") else "yes", token.place)
+            self.entry(token, Fate.CARRIED, "neighbours = true under [notify]")
+            return
+        found = self.address(token)
+        number = self.expect(_T.NUMBER, after=throttle).text if (throttle := self.word("throttle")) else "0"
+        ping = self.word("ping") is not None
+        if found is None:
+            return
+        interface, ip, prefix, _ = found
+        network = ipaddress.IPv4Network((ip, prefix), strict=False)
+        # the original throttles nothing at 0
+        rate = min(int(number[:_DIGITS_MAX]), THROTTLE_MAX) or None
+        if network.num_addresses > RANGE_MAX:
+            self.entry(
+                token, Fate.LEFT_OUT, f"more than {RANGE_MAX} addresses; write the networks that the VIPs are in"
+            )
+        elif network.is_multicast or network.is_loopback or network.network_address.is_unspecified:
+            self.entry(token, Fate.LEFT_OUT, "it is no host's address")
+        elif len(self.host.told) == HOSTS_MAX:
+            self.entry(token, Fate.LEFT_OUT, f"hosts under [notify] has at most {HOSTS_MAX} entries")
+        else:
+            text = str(network.network_address) if prefix == 32 else str(network)
+            self.host.told.append(Told(text, interface, rate, ping, token.place))
+            usual = (
+                "" if rate or prefix == 32 else f"; at most {THROTTLE_DEFAULT} frames a second, as it sets no throttle"
+            )
+            self.entry(token, Fate.CHANGED if usual else Fate.CARRIED, f"hosts under [notify]{usual}")
+
+    def entry(self, token: _Token, fate: Fate, sentence: str) -> None:
+        """A remark on an entry of Notify."""
+        said = self.raw(token, self.tokens[self.index - 1])
+        self.host.say(token.place, f"Notify {said}", fate, sentence)
+
+    # -- what has no equal here
 
     def run_dynamic(self, first: _Token) -> None:
         function = self.expect(_T.STRING, after=first)

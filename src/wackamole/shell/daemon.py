@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from .. import __version__, keys, original, wire
+from ..advice import Neighbours
 from ..config import FENCE_SLACK_MS, LIFETIME_LATE_MS, Config, ConfigError, NodeConfig, find_self, load, settings_for
 from ..core import effects as do
 from ..core import events as ev
 from ..core.agreed import witness_of
 from ..core.machine import next_deadline_ms, step
-from ..core.model import Cause, Electorate, NodeId, NotEligible, OnWire, Phase, Report, Row, VipKey
+from ..core.model import Cause, Electorate, NodeId, NotEligible, OnWire, Phase, Report, Row, ViewId, VipKey
 from ..core.state import State, initial
 from ..engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
 from ..engine.corosync.adapter import CorosyncEngine
@@ -46,7 +47,9 @@ from .kernel.fence import FenceRefused
 from .kernel.fencing import ByLifetime, ByNftables, Fencing, Unfenced
 from .kernel.guard import Guard, descriptors_close_high_first
 from .kernel.kernel import Kernel, KernelRefused
+from .kernel.listed import Cache, Notify
 from .kernel.rtnl import FOR_EVER
+from .kernel.surroundings import packed
 from .notify import Notifier
 from .original import OriginalServer
 from .record import Audit
@@ -136,6 +139,8 @@ class Daemon:
             withdraw_after=config.fence.withdraw_after if config.fence.duplicates == "withdraw" else None,
             on_witnessed=lambda key, holder, result: self.tell(ev.SegmentAsked(key, holder, result)),
             peers=[a for n in config.nodes if n != node for a in n.addresses],
+            notify=_notify(config),
+            on_neighbours=self._tell_neighbours,
         )
         self._ran_ms = now_ms()
         self._began = time.monotonic()  # when the event came that is being handled
@@ -213,7 +218,7 @@ class Daemon:
     def _perform(self, effect: do.Effect) -> None:
         match effect:
             case do.Multicast():
-                self._multicast(effect)
+                self._multicast(effect.view, effect.message)
             case do.RenewLease():
                 self.kernel.fencing.renew(effect.sent_ms)
             case do.ShutFence():
@@ -235,10 +240,14 @@ class Daemon:
             case _:
                 assert_never(effect)
 
-    def _multicast(self, effect: do.Multicast) -> None:
+    def _tell_neighbours(self, neighbours: Neighbours) -> None:
+        if self.state.phase is Phase.SETTLED and self.state.view is not None and len(self.state.view.members) > 1:
+            self._multicast(self.state.view.id, neighbours)
+
+    def _multicast(self, view: ViewId, message: wire.Message) -> None:
         """Send it. What does not fit into a message counts as lost, and is told: to end would help nobody."""
         try:
-            payload = wire.encode(effect.view, effect.message)
+            payload = wire.encode(view, message)
         except ValueError as wrong:
             self._too_large += 1
             if self._too_large < 10:
@@ -436,6 +445,10 @@ class Daemon:
                     if self._bad_messages < 10:
                         self.journal.record("bad_message", sender=event.sender, reason=str(wrong))
                     return
+                if isinstance(message, Neighbours):  # advice, which the core never sees
+                    if event.sender != self.state.me:
+                        self.kernel.listed.heard(message)
+                    return
                 self.tell(ev.MessageDelivered(event.sender, view, message))
             case Lost():
                 self.tell(ev.EngineLost(event.reason))
@@ -579,6 +592,7 @@ class Daemon:
             fence=self._fence(),
             warnings=tuple(warnings),
         )
+        found["notify"] = self.kernel.listed.describe()
         left = self._kept.succession
         found["process"] = {
             "pid": os.getpid(),
@@ -730,6 +744,13 @@ class Daemon:
                 f"{name} still holds {left()} VIPs that should go after {COMMAND_SECONDS_MAX:.0f} s; see `status`"
             )
         yield {"result": {"node": name, "drain": draining, "vips_moved": held if draining else 0}}
+
+
+def _notify(config: Config) -> Notify:
+    told = config.notify
+    more = {packed(a.ip): vip.notify for vip in config.vips if vip.notify for a in vip.vip.addresses}
+    cache = Cache(told.throttle, told.ping) if told.neighbours else None
+    return Notify(told.hosts, more, cache, told.interval_ms / 1000)
 
 
 def engine_for(config: Config, node: NodeConfig, run_dir: Path, journal: Journal) -> GroupEngine:

@@ -70,20 +70,24 @@ class Sender:
 
     def send(self, announcement: Announcement) -> str | None:
         """Send its frames once. Returns why it could not, or None."""
+        return self.put(announcement.interface, *frames(announcement.mac, announcement.ip))
+
+    def put(self, interface: str, *frames: bytes) -> str | None:
+        """Send frames on an interface. Returns why it could not, or None."""
         try:
-            s = self._sockets.get(announcement.interface)
+            s = self._sockets.get(interface)
             if s is None:
                 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-                s.bind((announcement.interface, 0))
+                s.bind((interface, 0))
                 s.setblocking(False)
-                self._sockets[announcement.interface] = s
-            for frame in frames(announcement.mac, announcement.ip):
+                self._sockets[interface] = s
+            for frame in frames:
                 s.send(frame)
         except OSError as wrong:
-            broken = self._sockets.pop(announcement.interface, None)
+            broken = self._sockets.pop(interface, None)
             if broken is not None:
                 broken.close()
-            return f"{announcement.interface}: {wrong.strerror}"
+            return f"{interface}: {wrong.strerror}"
         return None
 
     def close(self) -> None:

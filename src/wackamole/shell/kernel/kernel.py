@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from ...advice import Neighbours
 from ...core.model import Address, NodeId, NotEligible, OnWire, Vip, VipKey
 from .announce import Announcement, Announcer, Sender
 from .claims import Claim, Ears
 from .duplicates import Duplicates
 from .fencing import Fencing, Unfenced
 from .keeper import Job, Keeper, Outcome
+from .listed import Listed, Notify
 from .peers import TOUCH_SECONDS, Peers, packed_addresses
 from .rtnl import FOR_EVER, RTM_DELADDR, RTM_DELLINK, Link, NetlinkError, Notifications, Placed, Rtnl
 from .surroundings import Surroundings, packed
@@ -57,7 +59,8 @@ class Kernel:
     `make_fencing` is given what renews the lifetimes of held addresses. `lifetime_s`: they live so long without. `calm`
     says whether the group has settled: only then a carrier that came back counts. `peers`: the other nodes' own
     addresses. `inherited`: a former process has left these on the interfaces for this one. `withdraw_after`: claims by
-    another host until a VIP is left to it; None: never."""
+    another host until a VIP is left to it; None: never. `notify`: who is told of a VIP besides its segment; `on_neighbours` is
+    given what the other members may know of this host's neighbours."""
 
     def __init__(
         self,
@@ -76,6 +79,8 @@ class Kernel:
         inherited: tuple[Vip, ...] = (),
         withdraw_after: int | None = None,
         on_witnessed: Callable[[VipKey, NodeId, OnWire], None] = lambda *_: None,
+        notify: Notify | None = None,
+        on_neighbours: Callable[[Neighbours], None] = lambda _: None,
     ) -> None:
         self._vips = vips
         self._around = Surroundings(interfaces, link_up_delay_ms)
@@ -95,6 +100,16 @@ class Kernel:
         self._peers_thread = ThreadPoolExecutor(1, "neighbours")
         self._touching: asyncio.TimerHandle | None = None
         self._announcer = Announcer(Sender(), self._still)
+        self.listed = Listed(
+            notify or Notify(),
+            self._around,
+            vips,
+            self._peers_thread,
+            still=self._still,
+            share=on_neighbours,
+            on_unreadable=lambda why: on_record("neighbours_unreadable", {"reason": why}),
+        )
+        self._places: tuple[frozenset[Placed], dict[bytes, int]] = (frozenset(), {})
         self._ears = Ears(self._claimed)
         self.witness = Witness(self._ask, on_witnessed)
         self.duplicates = Duplicates(
@@ -134,6 +149,7 @@ class Kernel:
         guarded = self._around.guarded(self._vips)
         await self.fencing.start(self, guarded)
         self._ears.listen(guarded)
+        self.listed.start(guarded)
         self._keeper.start(lambda outcome: self._call(self._done, outcome), self._keeper_failed)
         self._loop.add_reader(self._watch.fileno(), self._on_notice)
         self._keeper.put(self._job())
@@ -162,7 +178,9 @@ class Kernel:
     def announce(self, vips: tuple[Vip, ...]) -> None:
         """Announce again what is held of these, from the start of the schedule."""
         held = set(self._held)
-        self._announcer.announce(a for v in vips if v.key in held for a in self._announcements(v))
+        again = [a for v in vips if v.key in held for a in self._announcements(v)]
+        self._announcer.announce(again)
+        self.listed.announced(again)
 
     def peers_present(self, addresses: Iterable[str]) -> None:
         """The nodes with these addresses are members now."""
@@ -206,6 +224,7 @@ class Kernel:
         if self._look is not None:
             self._look.close()
         self._announcer.close()
+        self.listed.close()
         self._ears.close()
         self.duplicates.close()
         self.witness.close()
@@ -261,6 +280,7 @@ class Kernel:
         self._held = outcome.held
         if outcome.announced:
             self._announcer.announce(outcome.announced, first=1)
+            self.listed.acquired(outcome.announced)
         if outcome.added or outcome.removed:
             self._on_record(
                 "kernel",
@@ -287,7 +307,12 @@ class Kernel:
         return found
 
     def _still(self, announcement: Announcement) -> bool:
-        return any(a.ip == announcement.ip for a in self._keeper.held_now)
+        """Whether it is held as of this moment, on that interface."""
+        held = self._keeper.held_now
+        if held is not self._places[0]:
+            self._places = held, {a.ip: a.index for a in held}
+        link = self._around.links.get(self._places[1].get(announcement.ip, 0))
+        return link is not None and link.name == announcement.interface
 
     # -- what is heard and asked on the wire ------------------------------------------------------------------------------
 
@@ -341,6 +366,7 @@ class Kernel:
         guarded = self._around.guarded(self._vips)
         self.fencing.guard(guarded)
         self._ears.listen(guarded)
+        self.listed.guard(guarded)
         self._say_eligibility()
         if lost:
             self._restore()
