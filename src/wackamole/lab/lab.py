@@ -133,6 +133,7 @@ def _layout_of_file(name: str, path: Path) -> Layout:
         f'interval = "{balance.interval_ms}ms"',
         f"moves_per_round = {json.dumps('all' if balance.moves_per_round is None else balance.moves_per_round)}",
         f'settle = "{balance.settle_ms}ms"',
+        f'count = "{balance.count.value}"',
     ]
     rings = min(len(found.nodes[0].addresses), RINGS_MAX)
     for index, node in enumerate(found.nodes):
