@@ -325,3 +325,90 @@ def test_two_hundred_at_once(network: None) -> None:
         assert sum(a.ours for a in addresses().values()) == 0
 
     on_the_host(story, *vips)
+
+
+# -- a VIP of several addresses on several interfaces -----------------------------------------------------------------------
+
+GATEWAY = Vip(
+    "gateway",
+    (
+        Address("10.9.1.3", 32, "inside"),
+        Address("fd09::1:3", 128, "inside"),
+        Address("10.8.1.3", 32, "eth1"),
+        Address("fd08::1:3", 128, "eth1"),
+    ),
+)
+OF_THE_GATEWAY = {a.ip for a in GATEWAY.addresses}
+INSIDE = {"inside": "eth0"}
+
+
+@pytest.fixture
+def two_networks(network: None) -> None:
+    """The two hosts have a second cable: eth1 on both sides."""
+    ip(f"link add eth1 type veth peer name eth1 netns {PEER}", namespace=HOST)
+    for name, number in ((HOST, 1), (PEER, 2)):
+        ip(f"addr add 10.8.0.{number}/16 dev eth1", f"addr add fd08::{number}/64 dev eth1 nodad", "link set eth1 up",
+           namespace=name)  # fmt: skip
+
+
+def test_a_virtual_router_has_all_its_addresses_each_on_its_interface(two_networks: None) -> None:
+    async def story(host: Host) -> None:
+        held, refused = await host.hold(1, GATEWAY, V4)
+        assert (set(held), refused) == ({GATEWAY.key, V4.key}, {})
+        found = addresses()
+        assert all(found[text].ours for text in OF_THE_GATEWAY)
+        on = {text: found[text].index for text in OF_THE_GATEWAY}
+        assert on["10.9.1.3"] == on["fd09::1:3"] == found["10.9.0.1"].index
+        assert on["10.8.1.3"] == on["fd08::1:3"] == found["10.8.0.1"].index
+        held, _ = await host.hold(2, V4)
+        assert held == (V4.key,)
+        assert not OF_THE_GATEWAY & set(addresses())
+
+    on_the_host(story, GATEWAY, V4, interfaces=INSIDE)
+
+
+def test_a_virtual_router_of_which_the_kernel_refuses_one_address_has_none(two_networks: None) -> None:
+    """Linux takes no IPv6 address on an interface where IPv6 is off; the three others it took before."""
+    tool("ip", "netns", "exec", HOST, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/eth1/disable_ipv6")
+
+    async def story(host: Host) -> None:
+        assert host.eligibility[-1] == {}, "that it will be refused is not seen before it is tried"
+        held, refused = await host.hold(1, GATEWAY, V4, V6)
+        assert set(held) == {V4.key, V6.key}
+        assert refused[GATEWAY.key].startswith("fd08::1:3/128: ")
+        assert not OF_THE_GATEWAY & set(addresses())
+        assert addresses()["10.9.1.1"].ours
+        assert addresses()["fd09::1:1"].ours
+
+    on_the_host(story, GATEWAY, V4, V6, interfaces=INSIDE)
+
+
+def test_a_virtual_router_lets_go_of_all_when_somebody_else_has_one_of_its_addresses(two_networks: None) -> None:
+    async def story(host: Host) -> None:
+        await host.hold(1, GATEWAY, V4)
+        ip("addr del 10.8.1.3/32 dev eth1", "addr add 10.8.1.3/24 dev eth1", namespace=HOST)
+        await host.until(lambda: host.eligibility[-1] == {GATEWAY.key: NotEligible.FOREIGN_ADDRESS})
+        held, refused = await host.hold(2, GATEWAY, V4)
+        assert held == (V4.key,)
+        assert refused[GATEWAY.key] == "10.8.1.3/24 is already configured on eth1 by somebody else"
+        assert OF_THE_GATEWAY & set(addresses()) == {"10.8.1.3"}
+        assert not addresses()["10.8.1.3"].ours
+
+    on_the_host(story, GATEWAY, V4, interfaces=INSIDE)
+
+
+def test_a_virtual_router_is_not_eligible_when_one_of_its_interfaces_is_missing_or_dead(two_networks: None) -> None:
+    async def story(host: Host) -> None:
+        await host.hold(1, GATEWAY, V4)
+        ip("link set eth1 down", namespace=PEER)
+        await host.until(lambda: host.eligibility[-1] == {GATEWAY.key: NotEligible.LINK_DOWN})
+        ip("link set eth1 up", namespace=PEER)
+        await host.until(lambda: host.eligibility[-1] == {})
+        ip("link del eth1", namespace=HOST)
+        await host.until(lambda: host.eligibility[-1] == {GATEWAY.key: NotEligible.NO_INTERFACE})
+        held, refused = await host.hold(2, GATEWAY, V4)
+        assert held == (V4.key,)
+        assert refused[GATEWAY.key] == "10.8.1.3/32: it has no interface for it"
+        assert not OF_THE_GATEWAY & set(addresses())
+
+    on_the_host(story, GATEWAY, V4, interfaces=INSIDE)

@@ -112,10 +112,14 @@ class Placement:
         self.loads[source] -= self.size(key)
         self.take(to, key)
 
+    def sharing(self) -> list[Report]:
+        """Who has a share: not who is drained, leaving or has weight 0, unless all are."""
+        able = [r for r in self.reports.values() if r.weight > 0 and not r.leaving]
+        return [r for r in able if not r.draining] or able
+
     def quotas(self) -> dict[NodeId, int]:
-        """Each member's fair share of what the VIPs count. Who is drained, leaving or has weight 0 has none, unless all are."""
-        sharing = [r for r in self.reports.values() if r.weight > 0 and not r.leaving and not r.draining]
-        sharing = sharing or [r for r in self.reports.values() if r.weight > 0 and not r.leaving]
+        """Each member's fair share of what the VIPs count, in whole numbers."""
+        sharing = self.sharing()
         total = sum(self.size(key) for key in self.rows if any(not self.forbidden(r.node, key) for r in sharing))
         weight = sum(r.weight for r in sharing)
         if not weight:
@@ -191,8 +195,8 @@ def balance(
     eligibility allows; `onto`: only to these, and of at most so many VIPs (None: all). In-flight, sticky and orphaned VIPs
     stay as they are.
 
-    Where VIPs count differently few is not the fewest: that is the knapsack problem. Every move still brings who has too
-    much and who has too little closer together, so it ends, and whenever it is stopped the next round goes on from there."""
+    Where VIPs count differently it may not be the fewest: that is the knapsack problem. Every move brings two members closer
+    to their exact proportions, so it ends, and wherever a round of few moves stops the next one goes on."""
     quotas = placement.quotas()
     welcome = frozenset(placement.reports if onto is None else onto)
     movable = {
@@ -220,7 +224,10 @@ def balance(
     while len(moves) != moves_max:
         found = _one_move(placement, has, quotas, welcome)
         if found is None:
-            break
+            before, quotas = quotas, placement.quotas()
+            if quotas == before:
+                break
+            continue  # the remainders go to others now
         key, source, to = found
         placement.move(key, source, to)
         has[source][placement.size(key)].remove(key)
@@ -237,15 +244,19 @@ def _one_move(
 ) -> tuple[VipKey, NodeId, NodeId] | None:
     """From who has most too much, the VIP that comes closest to half of what divides it from who has most too little."""
     above = {n: load - quotas.get(n, 0) for n, load in placement.loads.items()}
-    least = min(above.values(), default=0)
+    weights = {r.node: r.weight for r in placement.sharing()}
+    weight, total = sum(weights.values()), sum(quotas.values())
+    exact = {n: load * weight - total * weights.get(n, 0) for n, load in placement.loads.items()}
+    least = min(exact.values(), default=0)
     for source in sorted((n for n in above if above[n] > 0), key=lambda n: (-above[n], n)):
-        apart = above[source] - least
-        for size in sorted((s for s in has[source] if s < apart), key=lambda s: (abs(2 * s - apart), s)):
+        apart = exact[source] - least
+        sizes = (s for s in has[source] if s * weight < apart)
+        for size in sorted(sizes, key=lambda s: (abs(2 * s * weight - apart), s)):
             for key in has[source][size]:
                 able = [
                     n
                     for n in placement.candidates(key)
-                    if n in welcome and above[n] < 0 and size < above[source] - above[n]
+                    if n in welcome and above[n] < 0 and size * weight < exact[source] - exact[n]
                     if placement.why_not(n, key) is None
                 ]
                 if able:
