@@ -123,7 +123,7 @@ def test_a_stream_goes_on_while_the_router_is_drained_and_its_daemon_leaves(rout
         moved(routers, first)
         carried(found)
         second = router(routers)
-        routers.ask(second, "leave")
+        routers.stop(second)
         moved(routers, second)
         carried(found)
 

@@ -295,6 +295,30 @@ def test_a_neighbour_learns_the_new_owner_although_its_entry_is_locked(network: 
     assert MAC.hex(":") in neighbour()
 
 
+@pytest.mark.parametrize("forwarding", [0, 1])
+def test_a_router_is_announced_as_one(network: None, forwarding: int) -> None:
+    """Else neighbours forget that it is one, and with that the routes through it that they learnt."""
+    switch = f"echo {forwarding} >/proc/sys/net/ipv6/conf/all/forwarding"
+    tool("ip", "netns", "exec", HOST, "sh", "-c", switch)
+    at_once = (
+        "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad"  # a host hears no advertisement before its own addresses are
+    )
+    tool("ip", "netns", "exec", PEER, "sh", "-c", at_once)
+    ip("link set eth0 down", "link set eth0 up", "addr add fd09::2/64 dev eth0 nodad",
+       "neigh replace fd09::1:1 lladdr 02:00:00:00:00:99 dev eth0 nud reachable router", namespace=PEER)  # fmt: skip
+    listener, read = heard(2, lambda frame: frame[54:55] == b"\x88" and frame[62:78] == packed("fd09::1:1"))
+    with listener:
+
+        async def story(host: Host) -> None:
+            await host.hold(1, V6)
+            await asyncio.to_thread(read)
+
+        on_the_host(story, V6)
+    learnt = tool("ip", "-n", PEER, "neigh", "show", "fd09::1:1", "dev", "eth0").split()
+    assert MAC.hex(":") in learnt
+    assert ("router" in learnt) == bool(forwarding)
+
+
 def test_hazard_18_nothing_is_announced_after_it_was_released(network: None) -> None:
     other = Vip("other", (Address("10.9.1.5", 32, "eth0"),))
     mine, later = set(frames(MAC, packed("10.9.1.1"))), set(frames(MAC, packed("10.9.1.5")))
