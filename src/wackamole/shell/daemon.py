@@ -392,10 +392,14 @@ class Daemon:
     # -- the event log --------------------------------------------------------------------------------------------------
 
     def _recorded(self, entry: Entry) -> None:
-        """What is of common interest goes into the cluster's event log, said by one member."""
+        """What is of common interest goes into the cluster's event log, said by one member. Who has yet to meet the others
+        speaks for itself only: what it sees of the VIPs is not what they see."""
         what = str(entry["event"])
         if what == "witness" and entry["result"] == OnWire.VERIFIED.value:
             return  # as it should be
+        if what == "resume" and entry["leaving"] == "True":
+            return  # `leave_requested` tells it
+        first = self._is_mature() and representative(self.state) == self.state.me
         fields = {k: str(v) for k, v in entry.items() if k not in ("number", "time", "monotonic", "event")}
         match SPEAKERS.get(what):
             case None:
@@ -403,19 +407,21 @@ class Daemon:
             case Speaker.OWN:
                 mine = True
             case Speaker.FIRST:
-                mine = representative(self.state) == self.state.me
+                mine = first
             case str() as named:
                 who = fields.get(named)
-                first = representative(self.state) == self.state.me
-                mine = who == self.state.settings.node or (who == "nobody" and first)
+                mine = first if who == "nobody" else self._is_mature() and who == self.state.settings.node
         if mine:
             self.telling.happened(what, fields, round(float(str(entry["time"])) * 1000), now_ms())
             if not self._busy:
                 self._arm_telling()
 
+    def _is_mature(self) -> bool:
+        return any(r.node == self.state.me and r.mature for r in self.state.table.reports)
+
     def _view_settled(self, members: dict[NodeId, str]) -> None:
         """Tell who is here now, and who is gone since it was told last."""
-        if members == self._members:
+        if members == self._members or not self._is_mature():
             return
         left = {n: name for n, name in self._members.items() if n not in members}
         came = [name for n, name in sorted(members.items()) if n not in self._members]
@@ -446,10 +452,9 @@ class Daemon:
     def _arm_telling(self) -> None:
         """Notes are said while nothing of importance goes on, by who has met the others."""
         due_ms = self.telling.due_ms()
-        if due_ms is not None:
-            mature = any(r.node == self.state.me and r.mature for r in self.state.table.reports)
-            if not mature or self.state.phase is not Phase.SETTLED or self.done.is_set():
-                due_ms = None
+        calm = self.state.phase is Phase.SETTLED and not self.done.is_set()
+        if due_ms is not None and not (calm and self._is_mature()):
+            due_ms = None
         if due_ms == self._telling_ms:
             return
         if self._telling_timer is not None:

@@ -87,7 +87,7 @@ SPEAKERS: dict[str, Speaker | str] = {
             *("started", "leave_requested", "command", "command_refused", "restart_refused", "hook", "hook_failed"),
             *("eligible", "ineligible", "duplicate", "duplicate_withdrawn", "put_back_waits", "kernel_unreadable"),
             *("fence_broken", "renewed_late", "paused", "suspect", "diverged", "rejoin_waits", "engine_lost"),
-            *("engine_died", "engine_refused", "engine_unreachable", "audit_failed", "events_failed"),
+            *("engine_died", "engine_refused", "audit_failed", "events_failed"),
             *("not_remembered", "message_too_large"),
         ),
         Speaker.OWN,
