@@ -111,6 +111,28 @@ def test_without_a_daemon_every_verb_says_so_and_exits_with_1(arguments: list[st
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--since", "yesterday"], "'yesterday' is not a duration such as 1h"),
+        (["--since", ""], "is not a duration"),
+        (["--since", "2026-13-01"], "is not a duration"),
+        (["--local", "--vip", "v"], "without --local"),
+    ],
+    ids=str,
+)
+def test_events_that_cannot_be_asked_for(arguments: list[str], words: str) -> None:
+    done = wackamole("events", *arguments)
+    assert done.returncode == 2
+    assert words in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("since", ["1h", "1.5s", "2026-11-26", "2026-11-26T10:00", "2026-11-26T10:00:00+01:00"])
+def test_times_that_events_understands(since: str) -> None:
+    done = wackamole("events", "--since", since)
+    assert (done.returncode, "no daemon answers" in done.stderr) == (1, True)
+
+
 OLD = "Group = shop\nVirtualInterfaces {{\n  eth0:192.0.2.10/24\n}}\n{more}"
 
 

@@ -198,22 +198,46 @@ def status(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
 @app.command()
 def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    since: Annotated[
+        str | None, typer.Option(help="From this time on: 1h, or 2026-11-26T10:00 (local if it names no zone).")
+    ] = None,
+    vip: Annotated[str | None, typer.Option(help="Of this VIP only.")] = None,
+    node: Annotated[str | None, typer.Option(help="Said by this node, or about it.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="What this node alone saw, in detail.")] = False,
     socket: SocketOption = SOCKET,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what happened, oldest first."""
+    """Show what happened in the cluster, oldest first."""
     from .client import converse
     from .render import event_line
 
+    if local and (since is not None or vip is not None or node is not None):
+        raise typer.BadParameter("--since, --vip and --node are for the cluster's history, without --local")
+    asked = {"cluster": not local, "follow": follow, "since": _since(since), "vip": vip, "node": node}
     try:
         with _answered():
-            for kind, said in converse(socket, "events", {"follow": follow}, patient=follow):
+            for kind, said in converse(socket, "events", asked, patient=follow):
                 if kind == "progress":
                     print(json.dumps(said, ensure_ascii=False) if as_json else event_line(said), flush=follow)
     except (KeyboardInterrupt, BrokenPipeError):
         # the reader has seen enough; nothing is left to flush into a closed pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+
+
+def _since(text: str | None) -> float | None:
+    """A time or how long ago, as seconds since 1970."""
+    import time
+
+    from .config import duration_ms
+
+    if text is None:
+        return None
+    try:
+        return time.time() - duration_ms(text) / 1000
+    except ValueError:
+        moment = _moment(text, "a duration such as 1h, or a time such as 2026-11-24T10:00")
+        return None if moment is None else moment / 1_000_000
 
 
 @app.command()
@@ -377,7 +401,7 @@ def keygen(
         print(f'{file} made; copy it to every node and set key_file = "{file}" under [cluster]')
 
 
-def _moment(text: str | None) -> int | None:
+def _moment(text: str | None, wanted: str = "a time such as 2026-11-24T10:00:00") -> int | None:
     """A time of the wall clock, ISO 8601 (local if it names no zone), as microseconds."""
     from datetime import datetime
 
@@ -386,7 +410,7 @@ def _moment(text: str | None) -> int | None:
     try:
         return round(datetime.fromisoformat(text).timestamp() * 1_000_000)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no time such as 2026-11-24T10:00:00") from None
+        raise typer.BadParameter(f"{text!r} is not {wanted}") from None
 
 
 @app.command()

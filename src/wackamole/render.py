@@ -31,13 +31,15 @@ def ago(seconds: float) -> str:
 
 
 def event_line(entry: Mapping[str, Any]) -> str:
-    """One line of the history."""
+    """One line of a history: this node's, or the cluster's, which says who said it."""
     from .shell.journal import line
 
-    rest = {k: v for k, v in entry.items() if k not in ("number", "time", "monotonic", "event")}
+    told = ("number", "time", "monotonic", "event", "said_by", "run", "place")
+    rest = {k: v for k, v in entry.items() if k not in told}
+    who = f"{entry['said_by']} " if "said_by" in entry else ""
     stamp = float(entry["time"])
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp))
-    return f"{clock}.{int(stamp * 1000) % 1000:03} {line(str(entry['event']), rest)}"
+    return f"{clock}.{int(stamp * 1000) % 1000:03} {who}{line(str(entry['event']), rest)}"
 
 
 def print_status(status: Mapping[str, Any], to: Console | None = None) -> None:

@@ -22,6 +22,7 @@ from .core import messages as say
 from .core.model import (
     BLOCKED_MAX,
     MEMBERS_MAX,
+    NOTE_BYTES_MAX,
     ROW_ADDRESSES_MAX,
     ROWS_MAX,
     VIPS_MAX,
@@ -184,6 +185,8 @@ def _check(message: Message) -> None:
         case say.Witnessed():
             _check_keys(message.key)
             _check_count("generation", message.generation)
+        case say.Note():
+            _check_length("bytes of a note", message.body, NOTE_BYTES_MAX)
         case say.Unstick():
             pass
         case say.Adopt():

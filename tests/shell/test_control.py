@@ -29,6 +29,8 @@ async def handler(verb: str, request: dict[str, Any]) -> AsyncIterator[dict[str,
     match verb:
         case "status":
             yield {"result": {"hello": request.get("name", "world")}}
+        case "who":
+            yield {"result": request["by"]}
         case "events":
             for number in range(3):
                 yield {"progress": number}
@@ -75,6 +77,11 @@ def test_a_question_and_its_answer(path: Path) -> None:
 def test_progress_comes_before_the_result(path: Path) -> None:
     said = serve(path, lambda: list(converse(str(path), "events")))
     assert said == [("progress", 0), ("progress", 1), ("progress", 2), ("result", [])]
+
+
+def test_who_asks_is_what_the_kernel_says(path: Path) -> None:
+    uid = os.getuid()
+    assert serve(path, lambda: ask(str(path), "who", {"by": "somebody else"})) == ("root" if uid == 0 else f"uid:{uid}")
 
 
 def test_a_refusal_is_a_sentence(path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from wackamole.config import find_self, parse
 from wackamole.core.events import TimePassed
-from wackamole.core.model import NodeId, Phase, View, ViewId
+from wackamole.core.model import NodeId, NotEligible, Phase, View, ViewId
 from wackamole.engine.contract import Delivered, Joined, Listener, NewView
 from wackamole.shell.control import REQUEST_BYTES_MAX, Refused
 from wackamole.shell.daemon import Daemon, Kept
@@ -77,8 +77,11 @@ def kept() -> Iterator[Kept]:
 
 
 @pytest.fixture
-def talk(tmp_path: Path, kept: Kept) -> Callable[[Callable[[Daemon], Coroutine[Any, Any, T]]], T]:
+def talk(
+    tmp_path: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[Daemon], Coroutine[Any, Any, T]]], T]:
     """Runs a conversation with a settled daemon; its kernel is never started, so nothing is touched."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
 
     def run(conversation: Callable[[Daemon], Coroutine[Any, Any, T]]) -> T:
         config = parse(CONFIG.format(socket=tmp_path / "control.sock"))
@@ -91,8 +94,10 @@ def talk(tmp_path: Path, kept: Kept) -> Callable[[Callable[[Daemon], Coroutine[A
                 assert await daemon._carried_out(TimePassed(), lambda: settled(daemon))
                 return await asyncio.wait_for(conversation(daemon), 60)
             finally:
-                if daemon._timer is not None:
-                    daemon._timer.cancel()
+                daemon.done.set()
+                for timer in (daemon._timer, daemon._telling_timer):
+                    if timer is not None:
+                        timer.cancel()
 
         return asyncio.run(main())
 
@@ -109,11 +114,13 @@ async def asked(daemon: Daemon, request: dict[str, Any]) -> list[dict[str, Any]]
     answers: list[dict[str, Any]] = []
     talking = daemon.handle(request["verb"], request)
     try:
-        async for said in talking:
+        while (said := await asyncio.wait_for(anext(talking, None), 1 if request.get("follow") else 30)) is not None:
             answers.append(said)
             json.dumps(said)
             if request.get("follow") and len(answers) >= len(daemon.journal._history):
                 break
+    except TimeoutError:
+        pass  # a follower of the cluster's history, which has little
     except Refused as no:
         return str(no)
     finally:
@@ -132,7 +139,7 @@ requests = st.fixed_dictionaries(
             st.sampled_from(("status", "events", "move", "drain", "resume", "balance")), st.text(max_size=9)
         )
     },
-    optional=dict.fromkeys(("vips", "node", "force", "follow", "x"), json_values),
+    optional=dict.fromkeys(("vips", "vip", "node", "force", "follow", "cluster", "since", "by", "x"), json_values),
 ).filter(lambda r: r["verb"] != "leave")
 
 
@@ -245,3 +252,53 @@ def test_an_exposed_control_port_is_a_warning(kept: Kept, tmp_path: Path) -> Non
     warnings = asyncio.run(main())
     assert isinstance(warnings, list)
     assert [w for w in warnings if w.startswith("anybody on the network can drain this node by way of 0.0.0.0:2413")]
+
+
+def test_the_clusters_history_says_what_was_asked_and_by_whom(talk: Any) -> None:
+    async def conversation(daemon: Daemon) -> list[dict[str, Any]]:
+        assert await asked(daemon, {"verb": "move", "vips": ["v1", "192.0.2.3"], "node": "a", "by": "uid:7"})
+        assert isinstance(await asked(daemon, {"verb": "drain", "node": "a", "by": "root"}), str)
+        seen: list[dict[str, Any]] = []
+        async for said in daemon.handle("events", {"cluster": True, "follow": True}):
+            seen.append(said["progress"])
+            if seen[-1]["event"] == "command_refused":
+                break
+        return seen
+
+    seen = talk(conversation)
+    assert [e["event"] for e in seen] == ["view", *["moved"] * 3, "command", "command", "command_refused"]
+    assert [e["said_by"] for e in seen] == ["a"] * 7
+    assert [e["place"]["index"] for e in seen] == list(range(7))
+    assert {k: seen[4][k] for k in ("verb", "vips", "node", "by")} == {
+        "verb": "move",
+        "vips": "v1,192.0.2.3",
+        "node": "a",
+        "by": "uid:7",
+    }
+    assert "--force" in seen[6]["reason"]
+
+
+@pytest.mark.parametrize("wrong", [{"since": "1h"}, {"since": True}, {"vip": 5}, {"node": ["a"]}], ids=str)
+def test_a_filter_that_is_none_is_refused(talk: Any, wrong: dict[str, Any]) -> None:
+    async def conversation(daemon: Daemon) -> None:
+        assert isinstance(await asked(daemon, {"verb": "events", "cluster": True, **wrong}), str)
+
+    talk(conversation)
+
+
+def test_a_host_that_cannot_hold_vips_any_more_says_so_once_for_each_reason(talk: Any) -> None:
+    async def conversation(daemon: Daemon) -> list[dict[str, Any]]:
+        keys = [v.key for v in daemon.state.settings.vips]
+        daemon._eligibility_changed(tuple((k, NotEligible.LINK_DOWN) for k in keys[:2]))
+        daemon._eligibility_changed(((keys[0], NotEligible.LINK_DOWN), (keys[2], NotEligible.REFUSED)))
+        daemon._eligibility_changed(())
+        return [e async for e in daemon.journal.follow(follow=False) if str(e["event"]).endswith("eligible")]
+
+    seen = talk(conversation)
+    told = [(e["event"], e.get("reason"), e["count"]) for e in seen]
+    assert told == [
+        ("ineligible", NotEligible.LINK_DOWN.value, "2"),
+        ("ineligible", NotEligible.REFUSED.value, "1"),
+        ("eligible", None, "1"),
+        ("eligible", None, "2"),
+    ]

@@ -30,6 +30,8 @@ GENERATION_TAKEN_MAX = 2**52
 """A greater generation is not taken from anybody: there must be room to count on, in what a message can carry."""
 ROUNDS_AHEAD_MAX = 16
 """Nobody of ours is further ahead with the exchanges of a view than this."""
+NOTE_BYTES_MAX = 16_384
+"""Of a message that the core does not read."""
 
 PLACEMENT_VERSION = 1
 """Raised at every change of placement's outcome; members that differ let one of them assign (hazard 9)."""

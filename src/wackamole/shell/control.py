@@ -1,6 +1,7 @@
 """The control socket: one JSON object per line, asked and answered.
 
     request   {"verb": "move", "vips": ["web-1"], "node": "b"}                    at most REQUEST_BYTES_MAX
+              `by` is put there by the server: the user who asks
     answers   {"progress": …}*  then  {"ok": true, "result": …}  or  {"ok": false, "error": "a sentence"}
 
 The kernel says who asks (SO_PEERCRED). Root, the daemon's own user and the group `wackamole` may everything; others may
@@ -118,7 +119,7 @@ class ControlServer:
             await _answer(writer, _refusal(f"only root and the group {GROUP} may {verb[:40]}"))
             return
         try:
-            async for said in self._handler(verb, request):
+            async for said in self._handler(verb, {**request, "by": _asker(writer)}):
                 await _answer(writer, said if "progress" in said else {"ok": True, **said})
         except Refused as no:
             await _answer(writer, _refusal(str(no)))
@@ -153,9 +154,21 @@ async def _answer(writer: asyncio.StreamWriter, said: dict[str, Any]) -> None:
     await asyncio.wait_for(writer.drain(), ANSWER_SECONDS_MAX)
 
 
-def _may_command(writer: asyncio.StreamWriter) -> bool:
+def _peer(writer: asyncio.StreamWriter) -> tuple[int, int]:
+    """The user and the group who ask, as the kernel knows them."""
     sock = writer.get_extra_info("socket")
     _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return uid, gid
+
+
+def _asker(writer: asyncio.StreamWriter) -> str:
+    """The user as the log names it: by number, as only that needs no directory that may not answer."""
+    uid, _ = _peer(writer)
+    return "root" if uid == 0 else f"uid:{uid}"
+
+
+def _may_command(writer: asyncio.StreamWriter) -> bool:
+    uid, gid = _peer(writer)
     if uid in (0, os.geteuid()):
         return True
     group = _group_id()

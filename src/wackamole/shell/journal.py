@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 HISTORY_MAX = 1000
 FOLLOWER_BACKLOG_MAX = 1000
@@ -24,6 +24,7 @@ WARNINGS = frozenset(
         "duplicate_withdrawn",
         "engine_lost",
         "engine_refused",
+        "events_failed",
         "evict",
         "failed",
         "fence_broken",
@@ -65,6 +66,11 @@ class Journal:
         self._history: deque[Entry] = deque(maxlen=HISTORY_MAX)
         self._followers: set[asyncio.Queue[Entry]] = set()
         self._number = 0
+        self._listener: Callable[[Entry], None] = lambda _: None
+
+    def listen(self, listener: Callable[[Entry], None]) -> None:
+        """Have somebody told of every entry, before it is written."""
+        self._listener = listener
 
     def record(self, what: str, **fields: object) -> None:
         """Write one event down."""
@@ -81,6 +87,7 @@ class Journal:
             **{k: str(v) for k, v in fields.items()},
         }
         self._history.append(entry)
+        self._listener(entry)
         for follower in self._followers:
             if not follower.full():
                 follower.put_nowait(entry)
