@@ -54,6 +54,7 @@ def test_the_smallest_config_has_the_documented_defaults() -> None:
     assert config.balance.moves_per_round is None
     assert (config.fence.duplicates, config.fence.withdraw_after) == ("announce", 5)
     assert config.control.socket == "/run/wackamole/control.sock"
+    assert config.control.original is None
     assert [n.id for n in config.nodes] == [11, 12]
     assert str(config.vips[0].vip.addresses[0]) == "192.0.2.10/32"
 
@@ -227,7 +228,7 @@ def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:
     same = "# a comment\n" + GOOD.replace('name = "web"', 'name   =  "web"')
     blocks = GOOD.split("\n\n")
     swapped = "\n\n".join([blocks[0], blocks[2], blocks[1], blocks[3]])
-    local = GOOD + '\n[control]\nsocket = "/tmp/x.sock"\n[notify]\nhosts = ["192.0.2.1"]\n'
+    local = GOOD + '\n[control]\nsocket = "/tmp/x.sock"\noriginal = "/tmp/x.it"\n[notify]\nhosts = ["192.0.2.1"]\n'
     assert len({parse(t).digest for t in (GOOD, same, swapped, local)}) == 1
     other = [
         GOOD.replace("192.0.2.10/32", "192.0.2.10/24"),

@@ -90,6 +90,7 @@ def check(
     from .config import ConfigError, load
     from .core.model import Partition, Takeover
     from .keys import KeyRefused, read, read_all
+    from .original import notes as original_notes
 
     problems: tuple[str, ...] = ()
     notes: list[str] = []
@@ -102,7 +103,7 @@ def check(
         if found.cluster.partition is Partition.MAJORITY:
             fence = replace(fence, takeover=Takeover.STRICT)  # always so
         notes.append(f"fence {fence.mode}: {fence.arithmetic(found.engine.detection_ms, found.engine.evict_after_ms)}")
-        notes += found.notes
+        notes += [*found.notes, *original_notes(found)]
         if found.cluster.key_file is None:
             notes.append("no key_file: anybody on the ring's network can join it; `wackamole keygen` makes a key")
         else:
@@ -132,7 +133,9 @@ def convert(
     kind: Annotated[
         str | None, typer.Option("--from", help="wackamole, keepalived or ctdb; found out if it is not given.")
     ] = None,
-    engine: Annotated[str, typer.Option("--engine", help="corosync, or spread to stay with Spread.")] = "corosync",
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="corosync, or spread to stay with Spread; default: the file's word.")
+    ] = None,
     cluster: Annotated[str | None, typer.Option("--cluster", help="The cluster's name, if not the file's.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file, not to stdout.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
@@ -146,7 +149,7 @@ def convert(
     known = {k.value: k for k in Kind}
     if kind is not None and kind not in known:
         raise typer.BadParameter(f"--from is one of {', '.join(known)}")
-    if engine not in ("corosync", "spread"):
+    if engine not in (None, "corosync", "spread"):
         raise typer.BadParameter("--engine is corosync or spread")
     try:
         options = Options(tuple(map(node_option, node or ())), engine, cluster, known[kind] if kind else None)

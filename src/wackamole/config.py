@@ -24,6 +24,7 @@ from .core.model import ADDRESSES_MAX, NODES_MAX, VIPS_MAX, Address, Partition, 
 from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
 from .engine.spread.address import SpreadAddress, spread_address
 from .engine.spread.membership import SESSION, SESSION_DEFAULT
+from .original import PATH_BYTES_MAX, ControlAddress, control_address
 from .wire import VOTES_MAX, WEIGHT_MAX
 
 ADDRESSES_PER_VIP_MAX = 64
@@ -135,10 +136,11 @@ class BalanceConfig:
 
 @dataclass(frozen=True, slots=True)
 class ControlConfig:
-    """`[control]`"""
+    """`[control]`; `original` is where Wackamole 2.1's own control protocol is offered, None: nowhere."""
 
     socket: str
     read_only_for_others: bool
+    original: ControlAddress | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -573,13 +575,21 @@ class _Reader:
         )
 
     def control(self, table: dict[str, Any]) -> ControlConfig:
-        self.keys(table, "control", ("socket", "read_only_for_others"))
+        self.keys(table, "control", ("socket", "read_only_for_others", "original"))
         path = self.text(table, "control", "socket", f"{RUN_DIR}/control.sock") or ""
         if not path.startswith("/"):
             self.wrong("control.socket", f"{_shown(path)} must be an absolute path")
-        elif len(path.encode()) > 100:
-            self.wrong("control.socket", "is longer than the 100 bytes that a socket's path may have")
-        return ControlConfig(path, self.flag(table, "control", "read_only_for_others", False))
+        elif len(path.encode()) > PATH_BYTES_MAX:
+            self.wrong("control.socket", f"is longer than the {PATH_BYTES_MAX} bytes that a socket's path may have")
+        original, text = None, self.text(table, "control", "original")
+        if text is not None:
+            try:
+                original = control_address(text)
+            except ValueError as wrong:
+                self.wrong("control.original", f"{_shown(text)} {wrong}")
+        if original is not None and original.path == path:
+            self.wrong("control.original", f"{_shown(text)} is `socket` already, which speaks another protocol")
+        return ControlConfig(path, self.flag(table, "control", "read_only_for_others", False), original)
 
     def notify(self, table: dict[str, Any], neighbours: dict[str, Any]) -> NotifyConfig:
         self.keys(table, "notify", ("hosts", "throttle", "neighbours", "ping"))

@@ -251,6 +251,21 @@ def test_a_second_daemon_is_refused_and_a_dead_ones_socket_is_replaced(path: Pat
     assert serve(path, lambda: ask(str(path), "status")) == {"hello": "world"}
 
 
+def test_a_stuck_daemon_with_a_full_queue_does_not_hold_up_the_second(path: Path) -> None:
+    with contextlib.ExitStack() as opened:
+        stuck = opened.enter_context(socket.socket(socket.AF_UNIX))
+        stuck.bind(str(path))
+        stuck.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting = opened.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(str(path))
+        with pytest.raises(Refused, match="another daemon listens"):
+            asyncio.run(ControlServer(path, handler, read_only_for_others=False).start())
+    assert path.is_socket()
+
+
 def test_a_path_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     start: Callable[[], Awaitable[None]] = ControlServer(

@@ -41,6 +41,7 @@ address = "192.0.2.2"
 address = "192.0.2.3"
 [control]
 socket = "{socket}"
+original = "{socket}.it"
 """
 
 
@@ -187,3 +188,60 @@ def test_a_request_of_the_greatest_size_is_looked_up_not_searched(talk: Any) -> 
         assert isinstance(await asked(daemon, {"verb": "move", "vips": vips, "node": "a"}), list)
 
     talk(conversation)
+
+
+async def by_bytes(daemon: Daemon, *commands: int) -> list[bytes]:
+    """What the original's control socket answers to each command."""
+    reader, writer = await asyncio.open_unix_connection(f"{daemon.config.control.socket}.it")
+    answers = []
+    for command in commands:
+        writer.write(bytes([command]))
+        number = await reader.readexactly(4)
+        answers.append(await reader.readexactly(int.from_bytes(number)) if command == 0 else number)
+    writer.close()
+    return answers
+
+
+def test_the_originals_protocol_commands_this_daemon(talk: Callable[..., Any]) -> None:
+    async def conversation(daemon: Daemon) -> None:
+        def drained() -> bool:
+            return any(report.draining for report in daemon.state.table.reports)
+
+        await daemon._offer_original()
+        listed, failed = await by_bytes(daemon, 0, 1)
+        assert len(listed) == 3 * 900
+        holder, first = listed[4 + 16 :][:4], listed[4 + 28 + 16 :][:4]
+        assert (holder, first) == (b"\x7f\0\0\1", b"\xc0\0\2\1")
+        assert failed == bytes(4)
+        assert drained()
+        assert await by_bytes(daemon, 2) == [bytes(4)]
+        assert not drained()
+        await daemon._close_controls()
+        assert not Path(f"{daemon.config.control.socket}.it").exists()
+
+    talk(conversation)
+
+
+def test_a_control_socket_that_cannot_be_made_is_a_warning(talk: Callable[..., Any]) -> None:
+    async def conversation(daemon: Daemon) -> None:
+        path = f"{daemon.config.control.socket}.it"
+        Path(path).write_text("a file of somebody")
+        await daemon._offer_original()
+        found = daemon.status()["warnings"]
+        assert f"no original wackatrl can be served: cannot listen on {path}: Address already in use" in found  # type: ignore[operator]
+        await daemon._close_controls()
+        assert Path(path).read_text() == "a file of somebody"
+
+    talk(conversation)
+
+
+def test_an_exposed_control_port_is_a_warning(kept: Kept, tmp_path: Path) -> None:
+    text = CONFIG.format(socket=tmp_path / "control.sock").replace(f"{tmp_path / 'control.sock'}.it", "0.0.0.0:2413")
+    config = parse(text)
+
+    async def main() -> object:
+        return Daemon(config, find_self(config, "a"), Journal(), kept).status()["warnings"]
+
+    warnings = asyncio.run(main())
+    assert isinstance(warnings, list)
+    assert [w for w in warnings if w.startswith("anybody on the network can drain this node by way of 0.0.0.0:2413")]

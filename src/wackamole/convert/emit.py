@@ -45,6 +45,11 @@ def lines(draft: Draft, options: Options, paths: Sequence[str]) -> Iterator[Line
         yield "[balance]", None
         for key, (value, place) in balance:
             yield f"{key} = {value if value.isdecimal() else quoted(value)}", place
+    if "control" in draft.settings:
+        where, place = draft.settings["control"]
+        yield "", None
+        yield "[control]", None
+        yield f"original = {quoted(where)}", place
     yield from _notify(draft)
     yield from _nodes(draft.nodes)
     for vip in draft.vips:
@@ -72,8 +77,10 @@ def lines(draft: Draft, options: Options, paths: Sequence[str]) -> Iterator[Line
 def _engine(draft: Draft, options: Options) -> Iterator[Line]:
     yield "", None
     yield "[engine]", None
-    yield f"type = {quoted(options.engine)}", None
-    if options.engine == "spread":
+    told: tuple[str, Place | None] = draft.settings.get("engine", ("corosync", None))
+    engine, place = (options.engine, None) if options.engine is not None else told
+    yield f"type = {quoted(engine)}", place
+    if engine == "spread":
         address, place = draft.settings.get("spread", ("4803@localhost", None))
         yield f"address = {quoted(address)}", place
         if "retry" in draft.settings:

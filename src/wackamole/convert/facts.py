@@ -14,6 +14,7 @@ TOKENS_MAX = 200_000
 PROBLEMS_MAX = 200
 """After so many, people look for another file."""
 SAID_CHARACTERS_MAX = 100
+ENGINES = ("corosync", "spread")
 
 
 class Kind(Enum):
@@ -146,10 +147,10 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to convert. `nodes`: names and their addresses; `cluster`: its name, if not the file's."""
+    """How to convert. `nodes`: names and their addresses; `engine` and `cluster`, its name: if not the file's."""
 
     nodes: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    engine: str = "corosync"
+    engine: str | None = None
     cluster: str | None = None
     kind: Kind | None = None
 

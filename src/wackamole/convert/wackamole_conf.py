@@ -14,6 +14,7 @@ What the original's file cannot say is said in comments that the original passes
 
     #wackamole: node a = 10.0.0.11, 10.1.0.11
     #wackamole: key_file = /etc/wackamole/web.key
+    #wackamole: engine = spread
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ..config import HOSTS_MAX, RANGE_MAX, THROTTLE_DEFAULT, THROTTLE_MAX
+from ..original import control_address
 from .facts import (
+    ENGINES,
     ENTRIES_MAX,
     PROBLEMS_MAX,
     TOKENS_MAX,
@@ -155,8 +158,14 @@ def _note(host: Host, comment: str, place: Place) -> None:
     elif found and found["key"] == "key_file":
         host.set("key_file", found["value"], place)
         host.say(place, comment, Fate.CARRIED, "key_file under [cluster]")
+    elif found and found["key"] == "engine" and found["value"].lower() in ENGINES:
+        host.set("engine", found["value"].lower(), place)
+        host.say(place, comment, Fate.CARRIED, "type under [engine]")
     else:
-        host.wrong(place, "after #wackamole: comes `node NAME = ADDRESS, …` or `key_file = PATH`")
+        sentence = (
+            "after #wackamole: comes `node NAME = ADDRESS, …`, `key_file = PATH`, or `engine = corosync` or `spread`"
+        )
+        host.wrong(place, sentence)
 
 
 class _Reader:
@@ -164,6 +173,7 @@ class _Reader:
         self.host = host
         self.options = options
         self.tokens = list(_tokens(host))
+        self.engine = options.engine or host.settings.get("engine", ("corosync",))[0]
         self.index = 0
         self.preferred: list[tuple[ipaddress.IPv4Network, _Token]] = []
         self.values: dict[str, _Token] = {}
@@ -295,7 +305,7 @@ class _Reader:
     def spread(self, first: _Token) -> None:
         token = self.value(first, _T.STRING, _T.NUMBER)
         self.host.set("spread", token.text if "@" in token.text else f"{token.text}@localhost", first.place)
-        if self.options.engine == "spread":
+        if self.engine == "spread":
             self.say(first, Fate.CARRIED, "address under [engine]")
         else:
             sentence = "the daemon runs a Corosync of its own; `--engine spread` keeps Spread"
@@ -304,7 +314,7 @@ class _Reader:
     def retry(self, first: _Token) -> None:
         value, fate, hint = self.seconds(first, 1, 600)
         self.host.set("retry", value, first.place)
-        if self.options.engine == "spread":
+        if self.engine == "spread":
             self.say(first, fate, f'retry = "{value}" under [engine]{hint}')
         else:
             self.say(first, Fate.NOT_NEEDED, "the daemon runs a Corosync of its own")
@@ -315,8 +325,15 @@ class _Reader:
         self.say(first, Fate.CARRIED, "name under [cluster]")
 
     def control(self, first: _Token) -> None:
-        self.value(first, _T.STRING)
-        self.say(first, Fate.NOT_NEEDED, "wackamole and wackatrl ask the daemon on the socket under [control]")
+        token = self.value(first, _T.STRING)
+        try:
+            address = control_address(token.text)
+        except ValueError as wrong:
+            self.say(first, Fate.LEFT_OUT, f"{self.named(token)} {wrong}")
+            return
+        self.host.set("control", str(address), first.place)
+        hint = f"; {address.warning}" if address.warning else ""
+        self.say(first, Fate.CARRIED, f"original under [control]: an old wackatrl is served there{hint}")
 
     def mature(self, first: _Token) -> None:
         value, fate, hint = self.seconds(first, 0, 600)

@@ -250,10 +250,6 @@ class Bench:
         program = str(Path(sys.executable).with_name("wackamole"))
         with self.cluster(10) as lab:
             env = {**lab.environment(), "WACKAMOLE_SOCKET": str(lab.home / "a/run/wackamole/control.sock")}
-            for _ in range(max(self.rounds, 5)):
-                began = time.monotonic()
-                subprocess.run([program, "status"], env=env, check=True, stdout=subprocess.DEVNULL)
-                status.values.append(time.monotonic() - began)
             pids = [lab.daemon(n) for n in lab.layout.nodes]
             before, at = [cpu_s(p) for p in pids], time.monotonic()
             time.sleep(IDLE_SECONDS)
@@ -261,6 +257,10 @@ class Bench:
             for pid, used in zip(pids, before, strict=True):
                 cpu.values.append((cpu_s(pid) - used) / took * 100)
                 memory.values.append(resident_mb(pid))
+            for _ in range(max(self.rounds, 5)):
+                began = time.monotonic()
+                subprocess.run([program, "status"], env=env, check=True, stdout=subprocess.DEVNULL)
+                status.values.append(time.monotonic() - began)
 
     # -- the report
 

@@ -52,18 +52,7 @@ class ControlServer:
     async def start(self) -> None:
         """Listen. Raises Refused if another daemon does already, or the path cannot be used."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-            if self._path.is_socket():
-                if _answers(self._path):
-                    raise Refused(f"another daemon listens on {self._path} already")
-                self._path.unlink()
-            old = os.umask(0o177)
-            try:
-                self._server = await asyncio.start_unix_server(
-                    self._serve, path=str(self._path), limit=REQUEST_BYTES_MAX
-                )
-            finally:
-                os.umask(old)
+            self._server = await asyncio.start_unix_server(self._serve, sock=bound(self._path), limit=REQUEST_BYTES_MAX)
             group = _group_id()
             if group is not None and os.geteuid() == 0:
                 os.chown(self._path, -1, group)
@@ -135,6 +124,26 @@ class ControlServer:
             await _answer(writer, _refusal(str(no)))
 
 
+def bound(path: Path) -> socket.socket:
+    """A Unix socket at this path, its owner's alone (0600), in the place of one that a dead daemon left. Raises Refused if
+    somebody listens there, and OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    if path.is_socket():
+        if _answers(path):
+            raise Refused(f"another daemon listens on {path} already")
+        path.unlink()
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        found.bind(str(path))
+    except OSError:
+        found.close()
+        raise
+    finally:
+        os.umask(old)
+    return found
+
+
 def _refusal(sentence: str) -> dict[str, Any]:
     return {"ok": False, "error": sentence if len(sentence) <= SENTENCE_MAX else sentence[: SENTENCE_MAX - 1] + "…"}
 
@@ -167,8 +176,11 @@ def _group_id() -> int | None:
 
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        s.setblocking(False)
         try:
             s.connect(str(path))
+        except BlockingIOError:
+            return True  # somebody does, whose queue is full: that is no reason to wait for him
         except OSError:
             return False
         return True

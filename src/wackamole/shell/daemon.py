@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
-from .. import __version__, keys, wire
+from .. import __version__, keys, original, wire
 from ..advice import Neighbours
 from ..config import FENCE_SLACK_MS, LIFETIME_LATE_MS, Config, ConfigError, NodeConfig, find_self, load, settings_for
 from ..core import effects as do
@@ -51,6 +51,7 @@ from .kernel.listed import Cache, Notify
 from .kernel.rtnl import FOR_EVER
 from .kernel.surroundings import packed
 from .notify import Notifier
+from .original import OriginalServer
 from .record import Audit
 from .status import name_of, status_of
 from .succession import Succession, inherited, replace_process
@@ -154,6 +155,15 @@ class Daemon:
         self.control = ControlServer(
             Path(config.control.socket), self.handle, read_only_for_others=config.control.read_only_for_others
         )
+        self._original: OriginalServer | None = None
+        self._original_refused = ""
+        if config.control.original is not None:
+            self._original = OriginalServer(
+                config.control.original,
+                self.handle,
+                lambda status: original.records(config, node, status),
+                journal.record,
+            )
 
     def _make_fencing(self, refresh: Callable[[int], threading.Event]) -> Fencing:
         fence, left = self.config.fence, self._kept.succession
@@ -293,7 +303,7 @@ class Daemon:
             self._kept.closes_first,
         )
         await self.engine.rejoin("replaced by its successor", RESTART_SECONDS_MAX)
-        await self.control.close()
+        await self._close_controls()
         await asyncio.to_thread(self.audit.hand_over)
         replace_process(succession, sys.argv[1:])
 
@@ -472,6 +482,7 @@ class Daemon:
         self.audit.start()
         await self.control.start()
         try:
+            await self._offer_original()
             await self.kernel.start()
             self._kept.guard.arm()
             if not self.done.is_set():
@@ -479,7 +490,7 @@ class Daemon:
         except BaseException:
             self.done.set()
             await self.kernel.close()
-            await self.control.close()
+            await self._close_controls()
             raise
         gc.collect()
         gc.freeze()  # a full collection of start-up's objects would be a pause in the middle of a take-over
@@ -493,11 +504,29 @@ class Daemon:
         await self.kernel.close()
         self._kept.guard.disarm()
         self.audit.close(self.failure or "left")
-        await self.control.close()
+        await self._close_controls()
         self.journal.record("stopped", reason=self.failure or "left")
         if self.failure is not None:
             print(f"wackamole: {self.failure}", file=sys.stderr)
         return 1 if self.failure else 0
+
+    async def _offer_original(self) -> None:
+        """The original's control socket. Without it VIPs are served all the same, as by the original."""
+        if self._original is None:
+            return
+        try:
+            await self._original.start()
+        except Refused as no:
+            self._original_refused = str(no)
+            self.journal.record("original_refused", reason=self._original_refused)
+            return
+        if self._original.address.exposed:
+            self.journal.record("original_exposed", warning=self._original.address.warning)
+
+    async def _close_controls(self) -> None:
+        await self.control.close()
+        if self._original is not None:
+            await self._original.close()
 
     def _asked_to_leave(self) -> None:
         self.journal.record("leave_requested")
@@ -542,6 +571,10 @@ class Daemon:
             warnings.append("there is no fence, as the config asks: two hosts may answer for a VIP when one is frozen")
         if not self._kept.guard.alive():
             warnings.append("the guard process is gone: restart the daemon, so that its death leaves nothing behind")
+        if self._original_refused:
+            warnings.append(f"no original wackatrl can be served: {self._original_refused}")
+        elif self._original is not None and self._original.address.exposed:
+            warnings.append(self._original.address.warning)
         if self._too_large:
             warnings.append(f"{self._too_large} messages were too large to send: fewer VIPs, or shorter names")
         if self._bad_messages:
@@ -759,7 +792,7 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
         print(wrong, file=sys.stderr)
         return 2
     journal = Journal(verbose=verbose)
-    for note in config.notes:
+    for note in (*config.notes, *original.notes(config)):
         journal.record("config_note", said=note)
     left = inherited()
     try:

@@ -16,6 +16,7 @@ WARNINGS = frozenset(
     {
         "adopted",
         "audit_failed",
+        "bad_command",
         "bad_message",
         "conflict",
         "diverged",
@@ -28,10 +29,13 @@ WARNINGS = frozenset(
         "fence_broken",
         "message_too_large",
         "not_remembered",
+        "original_exposed",
+        "original_refused",
         "paused",
         "renewed_late",
         "restart_refused",
         "suspect",
+        "wackatrl_refused",
     }
 )
 DETAILS = frozenset({"kernel", "acquired", "released"})

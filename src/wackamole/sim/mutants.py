@@ -190,6 +190,7 @@ MUTANTS = (
         "alike = agreement(w.reports.values())",
         "alike = True",
     ),
+    Mutant("a ring that broke in haste counts as a death", views.lose, "and hasty", "and False"),
     Mutant("a refusal is forgotten", holding.on_kernel, "w.now_ms + wait_ms", "w.now_ms"),
     Mutant("a refusal goes to nobody", orders.on_failed, "if row.previous is not None and", "if False and"),
     Mutant("balance undoes an operator's move", placement.balance, "not row.sticky and ", ""),

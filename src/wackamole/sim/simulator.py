@@ -450,7 +450,8 @@ class Simulation:
             if host.unfenced:
                 reasons = {v.key: NotEligible.NO_FENCE for v in vips}
             self.tell(host, ev.FenceChanged(self.plan.fence == "nftables" and not host.unfenced))
-            self.tell(host, ev.EligibilityChanged(tuple(sorted(reasons.items(), key=lambda kv: kv[0]))))
+            if host.daemon is daemon:  # a fence that is proven may have let it leave
+                self.tell(host, ev.EligibilityChanged(tuple(sorted(reasons.items(), key=lambda kv: kv[0]))))
 
         self.after_for(host, daemon, 0, now)
 

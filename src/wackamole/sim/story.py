@@ -90,6 +90,7 @@ class Story:
                 settle_ms=int(options.get("settle", "10000")),
                 lease_ms=int(options.get("lease", "0" if options.get("fence") == "off" else "1100")),
                 takeover=Takeover(options.get("takeover", "fast")),
+                detection_ms=int(options.get("detection", "0")),
             )
 
         if options.get("fence") == "off":
