@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wackamole.config import ConfigError, find_self, load, parse, settings_for
+from wackamole.core.model import Count
 
 GOOD = """\
 [cluster]
@@ -52,6 +53,7 @@ def test_the_smallest_config_has_the_documented_defaults() -> None:
     assert config.engine.managed
     assert config.cluster.mature_ms == 5000
     assert config.balance.moves_per_round is None
+    assert config.balance.count is Count.VIPS
     assert (config.fence.duplicates, config.fence.withdraw_after) == ("announce", 5)
     assert config.control.socket == "/run/wackamole/control.sock"
     assert config.control.original is None
@@ -92,6 +94,7 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
         ('[engine]\ntype = "spread"\nretry = "1ms"', "engine.retry", "from 20ms"),
         ('[balance]\nmoves_per_round = "some"', "balance.moves_per_round", '"all" or a whole number'),
         ("[balance]\nmoves_per_round = -1", "balance.moves_per_round", '"all" or a whole number'),
+        ('[balance]\ncount = "all"', "balance.count", '"vips", "addresses"'),
         ('[control]\nsocket = "here"', "control.socket", "absolute"),
         (f'[control]\nsocket = "/{"x" * 120}"', "control.socket", "100 bytes"),
         ('[[node]]\nname = "c d"\naddress = "10.0.0.13"', "node[3].name", "is no name"),
@@ -235,6 +238,7 @@ def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:
         GOOD.replace('name = "web-1"', 'name = "www"'),
         GOOD + 'prefer = ["a"]\n',
         GOOD + '\n[engine]\ndetection = "400ms"\n',
+        GOOD + '\n[balance]\ncount = "addresses"\n',
         GOOD.replace("10.0.0.12", "10.0.0.13"),
     ]
     assert len({parse(t).digest for t in (GOOD, *other)}) == 1 + len(other)

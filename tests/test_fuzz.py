@@ -45,7 +45,7 @@ SECTIONS = {
     "cluster": ("name", "key_file", "partition", "mature"),
     "engine": ("type", "detection", "managed", "evict_after", "beat"),
     "fence": ("mode", "lease", "lifetime", "beat_age_max", "takeover", "mark", "link_up_delay"),
-    "balance": ("interval", "moves_per_round", "settle"),
+    "balance": ("interval", "moves_per_round", "settle", "count"),
     "control": ("socket", "read_only_for_others"),
     "node": ("name", "id", "address", "addresses", "weight", "votes", "interfaces"),
     "notify": ("hosts", "throttle", "neighbours", "ping"),

@@ -461,13 +461,25 @@ def lab_up(
         Path | None, typer.Option(help="Use this file; nodes get addresses of the lab, VIPs go on eth0.")
     ] = None,
     engine: Annotated[str, typer.Option(help="corosync, or spread where its daemon is installed.")] = "corosync",
+    routed: Annotated[
+        bool, typer.Option("--routed", help="Nodes are routers between `client` and `server`, with a virtual gateway.")
+    ] = False,
     name: LabOption = "lab",
 ) -> None:
     """Make the namespaces and start a real Corosync, or Spread, and a real daemon in each."""
     from .lab.lab import Lab, Layout
 
     with _lab_errors():
-        layout = Layout.of(name, nodes=nodes, vips=vips, detection=detection, rings=rings, config=config, engine=engine)
+        layout = Layout.of(
+            name,
+            nodes=nodes,
+            vips=vips,
+            detection=detection,
+            rings=rings,
+            config=config,
+            engine=engine,
+            routed=routed,
+        )
         made = Lab.create(layout)
         try:
             made.start_all()

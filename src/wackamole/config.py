@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__
-from .core.model import ADDRESSES_MAX, NODES_MAX, VIPS_MAX, Address, Partition, Settings, Takeover, Vip
+from .core.model import ADDRESSES_MAX, NODES_MAX, VIPS_MAX, Address, Count, Partition, Settings, Takeover, Vip
 from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
 from .engine.spread.address import SpreadAddress, spread_address
 from .engine.spread.membership import SESSION, SESSION_DEFAULT
@@ -132,6 +132,7 @@ class BalanceConfig:
     interval_ms: int
     moves_per_round: int | None
     settle_ms: int
+    count: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -560,7 +561,7 @@ class _Reader:
         return MARK_DEFAULT
 
     def balance(self, table: dict[str, Any]) -> BalanceConfig:
-        self.keys(table, "balance", ("interval", "moves_per_round", "settle"))
+        self.keys(table, "balance", ("interval", "moves_per_round", "settle", "count"))
         moves: int | None = None
         if table.get("moves_per_round", "all") != "all":
             found = table["moves_per_round"]
@@ -572,6 +573,7 @@ class _Reader:
             self.duration(table, "balance", "interval", 4000, 100, 86_400_000),
             moves,
             self.duration(table, "balance", "settle", 10_000, 0, 86_400_000),
+            Count(self.choice(table, "balance", "count", "vips", tuple(c.value for c in Count))),
         )
 
     def control(self, table: dict[str, Any]) -> ControlConfig:
@@ -871,7 +873,7 @@ def _digest(
     meaning = [
         [cluster.name, cluster.partition.value, cluster.mature_ms],
         [engine.type, engine.detection_ms, engine.evict_after_ms, engine.beat_ms, engine.session],
-        [balance.interval_ms, balance.moves_per_round, balance.settle_ms],
+        [balance.interval_ms, balance.moves_per_round, balance.settle_ms, balance.count.value],
         [fence.takeover.value],
         sorted([n.name, n.id, list(n.addresses), n.weight, n.votes] for n in nodes),
         sorted([str(v.vip.key), list(v.prefer)] for v in vips),
@@ -942,6 +944,7 @@ def settings_for(config: Config, node: NodeConfig) -> Settings:
         lease_ms=config.fence.dark_after_ms,
         beat_age_max_ms=config.fence.beat_age_max_ms,
         takeover=config.fence.takeover,
+        count=config.balance.count,
         balance_interval_ms=config.balance.interval_ms,
         moves_per_round=config.balance.moves_per_round,
         settle_ms=config.balance.settle_ms,

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wackamole.core.electorate import quorate
-from wackamole.core.model import Address, NodeId, NotEligible, Partition, Report, Row, Vip, VipKey
-from wackamole.core.placement import Placement, balance, fill
+from wackamole.core.model import Address, Count, NodeId, NotEligible, Partition, Report, Row, Vip, VipKey
+from wackamole.core.placement import Placement, balance, fill, refuge
 
 HARD = [why for why in NotEligible if why.forbids]
 
 
-def vip(number: int) -> Vip:
-    return Vip(f"v{number:02}", (Address(f"192.0.2.{number + 1}", 32),))
+def vip(number: int, addresses: int = 1) -> Vip:
+    return Vip(f"v{number:02}", tuple(Address(f"192.0.{2 + i}.{number + 1}", 32) for i in range(addresses)))
 
 
 def report(node: int, vips: list[Vip], **changes: object) -> Report:
@@ -24,8 +25,16 @@ def report(node: int, vips: list[Vip], **changes: object) -> Report:
 
 
 @st.composite
-def clusters(draw: st.DrawFn, *, weights: bool = True, ineligible: bool = True, holders: bool = True) -> Placement:
-    vips = [vip(i) for i in range(draw(st.integers(0, 12)))]
+def clusters(
+    draw: st.DrawFn,
+    *,
+    weights: bool = True,
+    ineligible: bool = True,
+    holders: bool = True,
+    counts: tuple[Count, ...] = tuple(Count),
+) -> Placement:
+    vips = [vip(i, draw(st.integers(1, 7))) for i in range(draw(st.integers(0, 12)))]
+    count = draw(st.sampled_from(counts))
     nodes = range(1, draw(st.integers(1, 5)) + 1)
     reports = []
     for node in nodes:
@@ -45,19 +54,22 @@ def clusters(draw: st.DrawFn, *, weights: bool = True, ineligible: bool = True, 
         able = [n for n in nodes if not facts.forbidden(NodeId(n), v.key)]
         holder = NodeId(draw(st.sampled_from(able))) if holders and able and draw(st.booleans()) else None
         rows.append(Row(v.key, v, holder, holder))
-    return Placement(rows, reports)
+    return Placement(rows, reports, count=count)
+
+
+def anew(facts: Placement, to: dict[VipKey, NodeId] | None = None) -> Placement:
+    """The same facts, with these holders."""
+    new = to or {}
+    rows = [replace(r, holder=new.get(k, r.holder), target=new.get(k, r.target)) for k, r in facts.rows.items()]
+    return Placement(rows, facts.reports.values(), (), facts.prefer, facts.count)
 
 
 def filled(facts: Placement) -> Placement:
-    given = dict(fill(facts))
-    rows = [replace(r, holder=given.get(k, r.holder), target=given.get(k, r.target)) for k, r in facts.rows.items()]
-    return Placement(rows, facts.reports.values(), (), facts.prefer)
+    return anew(facts, dict(fill(facts)))
 
 
 def moved(facts: Placement, moves: list[tuple[VipKey, NodeId]]) -> Placement:
-    to = dict(moves)
-    rows = [replace(r, holder=to.get(k, r.holder), target=to.get(k, r.target)) for k, r in facts.rows.items()]
-    return Placement(rows, facts.reports.values(), (), facts.prefer)
+    return anew(facts, dict(moves))
 
 
 @given(clusters())
@@ -73,7 +85,7 @@ def test_nobody_is_given_what_it_may_not_hold(facts: Placement) -> None:
     for key, node in fill(facts):
         assert facts.why_not(node, key) is None or not facts.why_not(node, key).forbids  # type: ignore[union-attr]
     after = filled(facts)
-    for key, node in balance(Placement(after.rows.values(), after.reports.values())):
+    for key, node in balance(anew(after)):
         assert after.why_not(node, key) is None
 
 
@@ -89,24 +101,45 @@ def test_a_fresh_fill_gives_shares_within_one_of_the_weights(facts: Placement) -
 
 
 def check_shares(after: Placement) -> None:
+    """Within one VIP of the weights; of the largest, where they count by their addresses."""
     weight = sum(r.weight for r in after.reports.values())
+    total, largest = sum(map(after.size, after.rows)), max(map(after.size, after.rows), default=1)
     for node, r in after.reports.items():
-        assert abs(after.loads[node] * weight - len(after.rows) * r.weight) < weight
+        held = sum(after.size(k) for k, row in after.rows.items() if row.holder == node)
+        assert abs(held * weight - total * r.weight) < largest * weight
 
 
 @given(clusters(ineligible=False))
 def test_balance_gives_shares_within_one_of_the_weights(facts: Placement) -> None:
     after = filled(facts)
-    moves = balance(Placement(after.rows.values(), after.reports.values()))
-    check_shares(moved(after, moves))
+    check_shares(moved(after, balance(anew(after))))
 
 
-@given(clusters(ineligible=False))
+@given(clusters(ineligible=False, counts=(Count.VIPS,)))
 @settings(max_examples=60)
 def test_balance_makes_the_fewest_moves(facts: Placement) -> None:
     after = filled(facts)
-    moves = balance(Placement(after.rows.values(), after.reports.values()))
-    assert len(moves) == fewest_moves(after)
+    assert len(balance(anew(after))) == fewest_moves(after)
+
+
+def above_their_shares(facts: Placement) -> dict[NodeId, int]:
+    """How far members are from their exact proportions, in what VIPs count times the weight of all."""
+    weights = {r.node: r.weight for r in facts.sharing()}
+    weight, total = sum(weights.values()), sum(facts.quotas().values())
+    return {n: load * weight - total * weights.get(n, 0) for n, load in facts.loads.items()}
+
+
+@given(clusters(counts=(Count.ADDRESSES,)), st.integers(1, 3))
+def test_rounds_of_few_moves_bring_members_closer_to_their_shares_until_none_does(
+    facts: Placement, moves_max: int
+) -> None:
+    after = filled(facts)
+    unfair = [sum(x * x for x in above_their_shares(after).values())]
+    while moves := balance(anew(after), None, moves_max):
+        assert len({key for key, _ in moves}) == len(moves) <= moves_max
+        after = moved(after, moves)
+        unfair.append(sum(x * x for x in above_their_shares(after).values()))
+        assert unfair[-1] < unfair[-2]
 
 
 def fewest_moves(facts: Placement) -> int:
@@ -133,8 +166,8 @@ def fewest_moves(facts: Placement) -> int:
 @given(clusters())
 def test_a_balanced_cluster_stays_as_it_is(facts: Placement) -> None:
     after = filled(facts)
-    once = moved(after, balance(Placement(after.rows.values(), after.reports.values())))
-    assert balance(Placement(once.rows.values(), once.reports.values())) == []
+    once = moved(after, balance(anew(after)))
+    assert balance(anew(once)) == []
 
 
 @given(clusters(), st.randoms())
@@ -142,11 +175,24 @@ def test_the_outcome_does_not_depend_on_the_order_of_the_input(facts: Placement,
     rows, reports = list(facts.rows.values()), list(facts.reports.values())
     random.shuffle(rows)  # type: ignore[attr-defined]
     random.shuffle(reports)  # type: ignore[attr-defined]
-    assert fill(Placement(rows, reports)) == fill(Placement(facts.rows.values(), facts.reports.values()))
-    after = filled(Placement(rows, reports))
+    assert fill(Placement(rows, reports, count=facts.count)) == fill(anew(facts))
+    after = filled(Placement(rows, reports, count=facts.count))
     rows = list(after.rows.values())
     random.shuffle(rows)  # type: ignore[attr-defined]
-    assert balance(Placement(rows, reports)) == balance(Placement(after.rows.values(), after.reports.values()))
+    assert balance(Placement(rows, reports, count=facts.count)) == balance(anew(after))
+
+
+def test_a_virtual_router_counts_as_one_or_as_its_addresses() -> None:
+    vips = [vip(0, 4), *(vip(i) for i in range(1, 5))]
+    rows, reports = [Row(v.key, v) for v in vips], [report(1, vips), report(2, vips)]
+    gateway, *web = [v.key for v in vips]
+    assert dict(fill(Placement(rows, reports, count=Count.ADDRESSES))) == {gateway: 1, **dict.fromkeys(web, 2)}
+    by_vips = Counter(dict(fill(Placement(rows, reports, count=Count.VIPS))).values())
+    assert sorted(by_vips.values()) == [2, 3]
+    held = [Row(v.key, v, NodeId(1), NodeId(1)) for v in vips]
+    by_addresses = Placement(held, reports, count=Count.ADDRESSES)
+    assert balance(by_addresses) == [(gateway, 2)], "one move is enough, and four would be too many"
+    assert refuge(Placement(held, [*reports, report(3, vips)], count=Count.ADDRESSES), gateway, {}) == 2
 
 
 def test_hazard_08_an_address_held_under_another_definition_is_not_given_out() -> None:

@@ -76,6 +76,13 @@ class Takeover(Enum):
     STRICT = "strict"  # when the lease that it announced has certainly run out
 
 
+class Count(Enum):
+    """What a VIP counts for when shares are computed."""
+
+    VIPS = "vips"  # as one, however many addresses it has
+    ADDRESSES = "addresses"  # as many as it has addresses
+
+
 class Left(Enum):
     """Why a member is no longer in the view."""
 
@@ -232,6 +239,7 @@ class Settings:
     lease_ms: int = 1100  # what it announces as its Report's
     beat_age_max_ms: int = 150  # an own beat renews the lease only while it is younger
     takeover: Takeover = Takeover.FAST
+    count: Count = Count.VIPS
     balance_interval_ms: int = 4000
     moves_per_round: int | None = None  # None: all
     settle_ms: int = 10000

@@ -9,6 +9,10 @@ integers, with the node id as the last tie-break, so that members who know the s
 A member's share is its quota of all VIPs by weight (Hamilton's method: floor, and the rest one by one), so no member is
 ever a whole VIP away from its exact proportion. Who gets the remainders is open; it goes to those who already have
 more, because that saves moves.
+
+A VIP counts as one or as many as it has addresses (`Count`); quotas and loads are in what it counts. Counted by
+addresses a share can be missed, but by less than the largest VIP: whoever takes is furthest below its quota, and if
+somebody ended up further below than that, all others would have stopped at theirs and the sum would not come out.
 """
 
 from __future__ import annotations
@@ -16,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from .electorate import quorate
-from .model import NodeId, NotEligible, Report, Row, VipKey
+from .model import Count, NodeId, NotEligible, Report, Row, VipKey
 
 Preferences = Mapping[VipKey, tuple[str, ...]]
 
 
 class Placement:
-    """The facts of one moment, indexed. Nothing in here is changed but the loads, by `take`."""
+    """The facts of one moment, indexed. Nothing in here is changed but the loads, by `take` and `move`."""
 
     def __init__(
         self,
@@ -30,7 +34,9 @@ class Placement:
         reports: Iterable[Report],
         evicted: Iterable[NodeId] = (),
         prefer: Preferences | None = None,
+        count: Count = Count.VIPS,
     ) -> None:
+        self.count = count
         self.rows: dict[VipKey, Row] = {row.key: row for row in rows}
         gone = frozenset(evicted)
         self.reports: dict[NodeId, Report] = {
@@ -48,7 +54,11 @@ class Placement:
         for row in self.rows.values():
             owner = row.target if row.target is not None else row.holder
             if owner in self.loads:
-                self.loads[owner] += 1
+                self.loads[owner] += self.size(row.key)
+
+    def size(self, key: VipKey) -> int:
+        """What a VIP of the table counts for."""
+        return len(self.rows[key].vip.addresses) if self.count is Count.ADDRESSES else 1
 
     def why_not(self, node: NodeId, key: VipKey) -> NotEligible | None:
         """The first reason why `node` may not (`forbids`) or should rather not hold the VIP, or None."""
@@ -82,7 +92,7 @@ class Placement:
         wish = preferred.index(report.name) if report.name in preferred else len(preferred)
         load = self.loads[node]
         below = load - quotas.get(node, 0)
-        relative = (load + 1) * 720_720 // report.weight if report.weight else 1 << 62
+        relative = (load + self.size(key)) * 720_720 // report.weight if report.weight else 1 << 62
         return (int(self.why_not(node, key) is not None), wish, min(below, 0), relative, node)
 
     def candidates(self, key: VipKey) -> list[NodeId]:
@@ -93,15 +103,24 @@ class Placement:
         """The best candidate, or None if there is none."""
         return min(self.candidates(key), key=lambda n: self._rank(n, key, quotas), default=None)
 
-    def take(self, node: NodeId) -> None:
+    def take(self, node: NodeId, key: VipKey) -> None:
         """Count one more VIP for `node`."""
-        self.loads[node] += 1
+        self.loads[node] += self.size(key)
+
+    def move(self, key: VipKey, source: NodeId, to: NodeId) -> None:
+        """Count a VIP for `to` and no more for `source`."""
+        self.loads[source] -= self.size(key)
+        self.take(to, key)
+
+    def sharing(self) -> list[Report]:
+        """Who has a share: not who is drained, leaving or has weight 0, unless all are."""
+        able = [r for r in self.reports.values() if r.weight > 0 and not r.leaving]
+        return [r for r in able if not r.draining] or able
 
     def quotas(self) -> dict[NodeId, int]:
-        """Each member's fair number of VIPs. Who is drained, leaving or has weight 0 has none, unless all are."""
-        sharing = [r for r in self.reports.values() if r.weight > 0 and not r.leaving and not r.draining]
-        sharing = sharing or [r for r in self.reports.values() if r.weight > 0 and not r.leaving]
-        total = sum(1 for key in self.rows if any(not self.forbidden(r.node, key) for r in sharing))
+        """Each member's fair share of what the VIPs count, in whole numbers."""
+        sharing = self.sharing()
+        total = sum(self.size(key) for key in self.rows if any(not self.forbidden(r.node, key) for r in sharing))
         weight = sum(r.weight for r in sharing)
         if not weight:
             return {}
@@ -135,9 +154,13 @@ def by_ip(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def fill(placement: Placement) -> list[tuple[VipKey, NodeId]]:
-    """Give every free orphan with a candidate to one; nothing else moves. In order of the keys."""
+    """Give every free orphan with a candidate to one; nothing else moves. What counts most comes first, then in order of
+    the keys."""
     index = by_ip(placement.rows.values())
-    orphans = sorted(k for k, row in placement.rows.items() if row.holder is None and free(row, index))
+    orphans = sorted(
+        (k for k, row in placement.rows.items() if row.holder is None and free(row, index)),
+        key=lambda k: (-placement.size(k), k),
+    )
     if not orphans:
         return []
     quotas = placement.quotas()
@@ -150,7 +173,7 @@ def fill(placement: Placement) -> list[tuple[VipKey, NodeId]]:
         node = placement.choose(key, quotas)
         if node is not None:
             given.append((key, node))
-            placement.take(node)
+            placement.take(node, key)
             taken |= ips
     return given
 
@@ -165,70 +188,77 @@ def refuge(placement: Placement, key: VipKey, quotas: Mapping[NodeId, int]) -> N
     return min(others, key=lambda n: placement._rank(n, key, quotas), default=None)
 
 
-def balance(placement: Placement, onto: Iterable[NodeId] | None = None) -> list[tuple[VipKey, NodeId]]:
+def balance(
+    placement: Placement, onto: Iterable[NodeId] | None = None, moves_max: int | None = None
+) -> list[tuple[VipKey, NodeId]]:
     """The fewest moves after which every VIP is where it is preferred and every member has its share, as far as
-    eligibility allows; `onto`: only to these. In-flight, sticky and orphaned VIPs stay as they are."""
+    eligibility allows; `onto`: only to these, and of at most so many VIPs (None: all). In-flight, sticky and orphaned VIPs
+    stay as they are.
+
+    Where VIPs count differently it may not be the fewest: that is the knapsack problem. Every move brings two members closer
+    to their exact proportions, so it ends, and wherever a round of few moves stops the next one goes on."""
     quotas = placement.quotas()
     welcome = frozenset(placement.reports if onto is None else onto)
-    moves: list[tuple[VipKey, NodeId]] = []
-    movable = [
-        row
+    movable = {
+        key: row.holder
         for key, row in sorted(placement.rows.items())
         if row.holder is not None and row.holder == row.target and row.holder in placement.loads
         if not row.sticky and not row.releasing
-    ]
-    settled: set[VipKey] = set()
-
-    def move(row: Row, to: NodeId) -> None:
-        assert row.holder is not None
-        moves.append((row.key, to))
-        placement.loads[row.holder] -= 1
-        placement.loads[to] += 1
-        settled.add(row.key)
-
-    for row in movable:
-        preferred = placement.prefer.get(row.key, ())
-        assert row.holder is not None
+    }
+    moves: dict[VipKey, NodeId] = {}
+    for key, holder in list(movable.items()):
+        preferred = placement.prefer.get(key, ())
         if not preferred:
             continue
-        able = {
-            placement.reports[n].name: n for n in placement.candidates(row.key) if placement.why_not(n, row.key) is None
-        }
+        able = {placement.reports[n].name: n for n in placement.candidates(key) if placement.why_not(n, key) is None}
         best = next((able[name] for name in preferred if name in able), None)
         if best is None:
             continue
-        settled.add(row.key)  # a preference is not for balance to undo
-        if best != row.holder and best in welcome:
-            move(row, best)
-
-    while True:
-        over = sorted(
-            (n for n in placement.loads if placement.loads[n] > quotas.get(n, 0)),
-            key=lambda n: (quotas.get(n, 0) - placement.loads[n], n),
-        )
-        found = _one_move(placement, movable, settled, over, quotas, welcome)
+        del movable[key]  # a preference is not for balance to undo
+        if best != holder and best in welcome and len(moves) != moves_max:
+            moves[key] = best
+            placement.move(key, holder, best)
+    has: dict[NodeId, dict[int, list[VipKey]]] = {n: {} for n in placement.loads}
+    for key, holder in movable.items():
+        has[holder].setdefault(placement.size(key), []).append(key)
+    while len(moves) != moves_max:
+        found = _one_move(placement, has, quotas, welcome)
         if found is None:
-            return moves
-        move(*found)
+            before, quotas = quotas, placement.quotas()
+            if quotas == before:
+                break
+            continue  # the remainders go to others now
+        key, source, to = found
+        placement.move(key, source, to)
+        has[source][placement.size(key)].remove(key)
+        has[to].setdefault(placement.size(key), []).append(key)
+        moves[key] = to
+    return [(key, to) for key, to in moves.items() if to != placement.rows[key].holder]
 
 
 def _one_move(
     placement: Placement,
-    movable: Sequence[Row],
-    settled: set[VipKey],
-    over: Sequence[NodeId],
+    has: Mapping[NodeId, Mapping[int, Sequence[VipKey]]],
     quotas: Mapping[NodeId, int],
     welcome: frozenset[NodeId],
-) -> tuple[Row, NodeId] | None:
-    for source in over:
-        for row in movable:
-            if row.holder != source or row.key in settled:
-                continue
-            able = [
-                n
-                for n in placement.candidates(row.key)
-                if n in welcome and placement.loads[n] < quotas.get(n, 0) and placement.why_not(n, row.key) is None
-            ]
-            if able:
-                return row, min(able, key=lambda n: (placement.loads[n] - quotas[n], n))
+) -> tuple[VipKey, NodeId, NodeId] | None:
+    """From who has most too much, the VIP that comes closest to half of what divides it from who has most too little."""
+    above = {n: load - quotas.get(n, 0) for n, load in placement.loads.items()}
+    weights = {r.node: r.weight for r in placement.sharing()}
+    weight, total = sum(weights.values()), sum(quotas.values())
+    exact = {n: load * weight - total * weights.get(n, 0) for n, load in placement.loads.items()}
+    least = min(exact.values(), default=0)
+    for source in sorted((n for n in above if above[n] > 0), key=lambda n: (-above[n], n)):
+        apart = exact[source] - least
+        sizes = (s for s in has[source] if s * weight < apart)
+        for size in sorted(sizes, key=lambda s: (abs(2 * s * weight - apart), s)):
+            for key in has[source][size]:
+                able = [
+                    n
+                    for n in placement.candidates(key)
+                    if n in welcome and above[n] < 0 and size * weight < exact[source] - exact[n]
+                    if placement.why_not(n, key) is None
+                ]
+                if able:
+                    return key, source, min(able, key=lambda n: (above[n], n))
     return None

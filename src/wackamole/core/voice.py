@@ -147,10 +147,7 @@ def represent(w: Work) -> None:
         return
     since = dict(w.s.member_since)
     steady = [n for n in w.reports if w.now_ms - since.get(n, w.now_ms) >= settings.settle_ms]
-    moves = placing.balance(w.placement(), steady)
-    if settings.moves_per_round is not None:
-        moves = moves[: settings.moves_per_round]
-    say_moves(w, moves)
+    say_moves(w, placing.balance(w.placement(), steady, settings.moves_per_round))
 
 
 def say_moves(w: Work, moves: Iterable[tuple[VipKey, NodeId]]) -> None:
@@ -176,7 +173,7 @@ def place_for_all(w: Work) -> None:
             to = placing.refuge(facts, row.key, quotas)
             if to is not None:
                 moves.append((row.key, to))
-                facts.take(to)
+                facts.move(row.key, row.holder, to)
     say_moves(w, moves)
     if any(r.mature for r in w.s.table.reports):
         given = placing.fill(w.placement())

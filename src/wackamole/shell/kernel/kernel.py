@@ -338,7 +338,7 @@ class Kernel:
         assert self._watch is not None
         assert self._look is not None
         notices = self._watch.read()
-        lost = False
+        lost = renumbered = False
         if notices is None:
             try:
                 self._around.read(self._look.links(), self._look.addresses())
@@ -351,6 +351,8 @@ class Kernel:
                     if notice.kind == RTM_DELLINK:
                         self._around.removed(link.index)
                     else:
+                        was = self._around.links.get(link.index)
+                        renumbered = renumbered or (was is not None and was.mac != link.mac)
                         self._around.changed(link)
                         if not link.carries:
                             self._ask_peers(lambda peers, index=link.index: peers.forgotten(index))  # type: ignore[misc]
@@ -370,6 +372,8 @@ class Kernel:
         self._say_eligibility()
         if lost:
             self._restore()
+        if renumbered:
+            self.announce(self._wanted)
         self._wake_when_due()
 
     def _restore(self) -> None:
