@@ -495,14 +495,32 @@ def test_a_member_that_acquires_tells_its_list_its_neighbours_and_the_others(net
         on_the_host(story, BOTH, notify=notify)
 
 
+def questions_of(*senders: bytes) -> Callable[[bytes], bool]:
+    return lambda frame: frame[12:14] == b"\x08\x06" and frame[28:32] in senders and frame[38:42] not in senders
+
+
+@pytest.mark.lab
+def test_the_list_is_told_of_a_new_hardware_address_and_of_the_old_one_no_more(network: None) -> None:
+    new = bytes.fromhex("020000000005")
+    listener, read = heard(50, questions_of(packed("10.9.1.1")))
+    with listener:
+
+        async def story(host: Host) -> None:
+            await host.hold(1, V4)
+            assert {frame[22:28] for frame in await asyncio.to_thread(read)} == {MAC}
+            ip(f"link set eth0 address {new.hex(':')}", namespace=HOST)
+            asked = [frame[22:28] for _ in range(8) for frame in await asyncio.to_thread(read)]
+            assert asked[-50:] == [new] * 50
+            assert asked == sorted(asked)
+
+        on_the_host(story, V4, notify=Notify((hosts("10.9.128.0/17", 1000),)))
+
+
 @pytest.mark.lab
 def test_hazard_18_the_list_is_told_nothing_more_after_the_release(network: None) -> None:
     other = Vip("other", (Address("10.9.1.5", 32, "eth0"),))
     senders = [packed("10.9.1.1"), packed("10.9.1.5")]
-
-    def is_question(frame: bytes) -> bool:
-        return frame[12:14] == b"\x08\x06" and frame[28:32] in senders and frame[38:42] not in senders
-
+    is_question = questions_of(*senders)
     notify = Notify((hosts("10.9.128.0/17", 1000),))
     listener, read = heard(50, is_question)
     with listener:

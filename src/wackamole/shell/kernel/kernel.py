@@ -307,12 +307,12 @@ class Kernel:
         return found
 
     def _still(self, announcement: Announcement) -> bool:
-        """Whether it is held as of this moment, on that interface."""
+        """Whether it is held as of this moment, on that interface, and that has this hardware address."""
         held = self._keeper.held_now
         if held is not self._places[0]:
             self._places = held, {a.ip: a.index for a in held}
         link = self._around.links.get(self._places[1].get(announcement.ip, 0))
-        return link is not None and link.name == announcement.interface
+        return link is not None and (link.name, link.mac) == (announcement.interface, announcement.mac)
 
     # -- what is heard and asked on the wire ------------------------------------------------------------------------------
 
