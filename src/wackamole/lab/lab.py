@@ -31,7 +31,7 @@ from ..client import NotReachable, Refused, ask
 from ..config import load, parse
 from ..engine.corosync.managed import start_time
 from ..shell.kernel.rtnl import Placed, Rtnl
-from .namespaces import NETNS, ToolFailed, ip, opened_in, processes_in, tool
+from .namespaces import NETNS, SHM, ToolFailed, ip, opened_in, processes_in, tool
 from .spread import spread_conf
 
 LABS = Path("/run/wackamole-lab")
@@ -720,6 +720,7 @@ def _kill_all(namespace: str) -> None:
 def _remove_namespace(namespace: str) -> None:
     if (NETNS / namespace).exists():
         tool("ip", "netns", "delete", namespace)
+    shutil.rmtree(SHM / namespace, ignore_errors=True)
 
 
 def _remove(name: str) -> None:
