@@ -290,7 +290,7 @@ def missing(recent: Iterable[Entry], view: str, me: NodeId, has: Mapping[NodeId,
 
     found = []
     for entry in recent:
-        first = next((node for node, by_view in known if knows(by_view, entry)), None)
-        if first == me and entry.view != view and not all(knows(by_view, entry) for _, by_view in known):
+        teller = next((node for node, by_view in known if knows(by_view, entry)), None)
+        if teller == me and entry.view != view and not all(knows(by_view, entry) for _, by_view in known):
             found.append(entry)
     return found
