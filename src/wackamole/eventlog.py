@@ -93,7 +93,7 @@ class Told(msgspec.Struct, frozen=True, tag=True):
 
 
 class Has(msgspec.Struct, frozen=True, tag=True):
-    """What the sender knew of the recent past when this view began: of each view, from which index to which."""
+    """What the sender knows of the recent past: of each view, from which index to which. `epoch`: as in Told."""
 
     epoch: Count
     ranges: Annotated[tuple[tuple[ViewText, Count, Count], ...], msgspec.Meta(max_length=COMPARED_MAX)]

@@ -128,7 +128,6 @@ class Telling:
         self._view: str | None = None
         self._members: tuple[NodeId, ...] = ()
         self._base = self._epoch = self._index = 0
-        self._ranges: tuple[tuple[str, int, int], ...] = ()
         self._has: dict[NodeId, Has] = {}
         self._again: deque[Entry] | None = None  # None: not known yet
         self._hello_ms = self._gather_ms = self._batch_ms = 0
@@ -171,10 +170,10 @@ class Telling:
         self._quiet_ms = min(now_ms + HOLD_MS, self._patience_ms)
 
     def on_view(self, view: View | None, me: NodeId, now_ms: int) -> None:
-        """Another view, or none: what has not come back will be told again."""
+        """Another view, or none: what has not come back will be told again. In the middle of a take-over, so it is brief."""
         self._me = me
         self._view, self._members = (str(view.id), view.members) if view is not None else (None, ())
-        self._base, self._ranges = self.log.epoch(), self.log.ranges()
+        self._base = self.log.epoch()
         self._epoch = self._index = 0
         self._sent, self._has, self._again = {}, {}, None
         rank = sum(1 for m in self._members if m < me)
@@ -229,7 +228,7 @@ class Telling:
             return None
         if self._me not in self._has:
             self._hello_ms = now_ms + AGAIN_MS
-            return self._say(Has(self._base, self._ranges), now_ms)
+            return self._say(Has(self._base, self.log.ranges()), now_ms)
         if self._again is None and now_ms >= self._gathered_ms():
             assert self._view is not None
             self._again = deque(missing(self.log.recent(), self._view, self._me, self._has))
