@@ -206,6 +206,11 @@ class Telling:
     def _gathered_ms(self) -> int:
         return 0 if all(m in self._has for m in self._members) else self._gather_ms
 
+    def _told_waits(self) -> list[int]:
+        """When there are events to be told: new ones, and those that have not come back."""
+        new = [max(self._gathered_ms(), self._batch_ms)] if len(self._pending) > len(self._sent) else []
+        return new + [at + AGAIN_MS for at in self._sent.values()]
+
     def due_ms(self) -> int | None:
         """When `note` has something to say."""
         if self._view is None:
@@ -216,9 +221,7 @@ class Telling:
         else:
             if self._again is None or self._again:
                 waits.append(self._gathered_ms())
-            if len(self._pending) > len(self._sent):
-                waits.append(max(self._gathered_ms(), self._batch_ms))
-            waits += [at + AGAIN_MS for at in self._sent.values()]
+            waits += self._told_waits()
         return max(min(waits), self._pause_ms, self._quiet_ms) if waits else None
 
     def note(self, now_ms: int) -> bytes | None:
@@ -232,10 +235,8 @@ class Telling:
         if self._again is None and now_ms >= self._gathered_ms():
             assert self._view is not None
             self._again = deque(missing(self.log.recent(), self._view, self._me, self._has))
-        if now_ms >= max(self._gathered_ms(), self._batch_ms):
-            body = self.last_words(now_ms)
-            if body is not None:
-                return body
+        if any(now_ms >= at for at in self._told_waits()):
+            return self.last_words(now_ms)
         if self._again:
             entries = tuple(self._again.popleft() for _ in range(batch(self._again)))
             return self._say(Again(entries), now_ms)
