@@ -93,7 +93,7 @@ class Told(msgspec.Struct, frozen=True, tag=True):
 
 
 class Has(msgspec.Struct, frozen=True, tag=True):
-    """What the sender knew of the recent past when this view began: of each view, from which index to which."""
+    """What the sender knows of the recent past: of each view, from which index to which. `epoch`: as in Told."""
 
     epoch: Count
     ranges: Annotated[tuple[tuple[ViewText, Count, Count], ...], msgspec.Meta(max_length=COMPARED_MAX)]
@@ -182,7 +182,10 @@ class EventLog:
             return False
         if len(self._entries) >= self._most and entry.place < self._entries[0].place:
             return False
-        insort(self._entries, entry, key=lambda e: e.place)
+        if self._entries and entry.place < self._entries[-1].place:
+            insort(self._entries, entry, key=lambda e: e.place)
+        else:
+            self._entries.append(entry)
         self._places.add((entry.view, entry.index))
         self._told[entry.event.id] += 1
         if len(self._entries) > self._most:
@@ -281,13 +284,13 @@ def missing(recent: Iterable[Entry], view: str, me: NodeId, has: Mapping[NodeId,
         for name, low, high in ranges:
             by_view.setdefault(name, []).append((low, high))
         known.append((first, by_view))
+
+    def knows(by_view: Mapping[str, list[tuple[int, int]]], entry: Entry) -> bool:
+        return any(low <= entry.index <= high for low, high in by_view.get(entry.view, ()))
+
     found = []
     for entry in recent:
-        having = [
-            first
-            for first, by_view in known
-            if any(low <= entry.index <= high for low, high in by_view.get(entry.view, ()))
-        ]
-        if entry.view != view and having and len(having) < len(known) and min(having) == me:
+        teller = next((node for node, by_view in known if knows(by_view, entry)), None)
+        if teller == me and entry.view != view and not all(knows(by_view, entry) for _, by_view in known):
             found.append(entry)
     return found

@@ -224,6 +224,23 @@ def test_whatever_happens_nothing_is_lost_and_nothing_is_there_twice(steps: list
         assert told[f"n{node}"] == group.happened[node]
 
 
+def test_a_note_that_is_lost_is_said_again_and_who_is_due_has_something_to_say(three: Group) -> None:
+    telling = three.tellings[NODES[0]]
+    three.happens(NODES[0])
+    three.run(HOLD_MS)
+    three.network.lose()
+    spoken = 0
+    for number in range(300):
+        if number % 20 == 0:
+            three.happens(NODES[0])
+        due_ms = telling.due_ms()
+        if due_ms is not None and due_ms <= three.now_ms:
+            assert telling.note(three.now_ms) is not None
+            spoken += 1
+        three.now_ms += TICK_MS
+    assert spoken > 10
+
+
 def test_a_flood_is_cut_and_counted(three: Group) -> None:
     three.said.clear()
     began = three.now_ms

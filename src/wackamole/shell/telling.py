@@ -128,7 +128,6 @@ class Telling:
         self._view: str | None = None
         self._members: tuple[NodeId, ...] = ()
         self._base = self._epoch = self._index = 0
-        self._ranges: tuple[tuple[str, int, int], ...] = ()
         self._has: dict[NodeId, Has] = {}
         self._again: deque[Entry] | None = None  # None: not known yet
         self._hello_ms = self._gather_ms = self._batch_ms = 0
@@ -171,10 +170,10 @@ class Telling:
         self._quiet_ms = min(now_ms + HOLD_MS, self._patience_ms)
 
     def on_view(self, view: View | None, me: NodeId, now_ms: int) -> None:
-        """Another view, or none: what has not come back will be told again."""
+        """Another view, or none: what has not come back will be told again. In the middle of a take-over, so it is brief."""
         self._me = me
         self._view, self._members = (str(view.id), view.members) if view is not None else (None, ())
-        self._base, self._ranges = self.log.epoch(), self.log.ranges()
+        self._base = self.log.epoch()
         self._epoch = self._index = 0
         self._sent, self._has, self._again = {}, {}, None
         rank = sum(1 for m in self._members if m < me)
@@ -207,6 +206,11 @@ class Telling:
     def _gathered_ms(self) -> int:
         return 0 if all(m in self._has for m in self._members) else self._gather_ms
 
+    def _told_waits(self) -> list[int]:
+        """When there are events to be told: new ones, and those that have not come back."""
+        new = [max(self._gathered_ms(), self._batch_ms)] if len(self._pending) > len(self._sent) else []
+        return new + [at + AGAIN_MS for at in self._sent.values()]
+
     def due_ms(self) -> int | None:
         """When `note` has something to say."""
         if self._view is None:
@@ -217,9 +221,7 @@ class Telling:
         else:
             if self._again is None or self._again:
                 waits.append(self._gathered_ms())
-            if len(self._pending) > len(self._sent):
-                waits.append(max(self._gathered_ms(), self._batch_ms))
-            waits += [at + AGAIN_MS for at in self._sent.values()]
+            waits += self._told_waits()
         return max(min(waits), self._pause_ms, self._quiet_ms) if waits else None
 
     def note(self, now_ms: int) -> bytes | None:
@@ -229,14 +231,12 @@ class Telling:
             return None
         if self._me not in self._has:
             self._hello_ms = now_ms + AGAIN_MS
-            return self._say(Has(self._base, self._ranges), now_ms)
+            return self._say(Has(self._base, self.log.ranges()), now_ms)
         if self._again is None and now_ms >= self._gathered_ms():
             assert self._view is not None
             self._again = deque(missing(self.log.recent(), self._view, self._me, self._has))
-        if now_ms >= max(self._gathered_ms(), self._batch_ms):
-            body = self.last_words(now_ms)
-            if body is not None:
-                return body
+        if any(now_ms >= at for at in self._told_waits()):
+            return self.last_words(now_ms)
         if self._again:
             entries = tuple(self._again.popleft() for _ in range(batch(self._again)))
             return self._say(Again(entries), now_ms)
