@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 HISTORY_MAX = 1000
 FOLLOWER_BACKLOG_MAX = 1000
@@ -26,6 +26,7 @@ WARNINGS = frozenset(
         "evict",
         "failed",
         "fence_broken",
+        "hook_failed",
         "message_too_large",
         "not_remembered",
         "paused",
@@ -34,7 +35,7 @@ WARNINGS = frozenset(
         "suspect",
     }
 )
-DETAILS = frozenset({"kernel", "acquired", "released"})
+DETAILS = frozenset({"kernel", "acquired", "released", "hook"})
 """Logged only when asked to be verbose; always in the history."""
 
 Entry = dict[str, object]
@@ -61,6 +62,8 @@ class Journal:
         self._history: deque[Entry] = deque(maxlen=HISTORY_MAX)
         self._followers: set[asyncio.Queue[Entry]] = set()
         self._number = 0
+        self.listener: Callable[[str, Mapping[str, object]], None] = lambda *_: None
+        """Hears of everything that is written down."""
 
     def record(self, what: str, **fields: object) -> None:
         """Write one event down."""
@@ -77,6 +80,7 @@ class Journal:
             **{k: str(v) for k, v in fields.items()},
         }
         self._history.append(entry)
+        self.listener(what, fields)
         for follower in self._followers:
             if not follower.full():
                 follower.put_nowait(entry)
