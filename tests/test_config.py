@@ -108,6 +108,11 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
             "no interface name",
         ),
         ('[[vip]]\naddress = "192.0.2.255/24"', "vip[2].address", "broadcast address"),
+        ('[[vip]]\naddress = "192.0.2.1"\nroutes = "default"', "vip[2].routes", "list of texts"),
+        ('[[vip]]\naddress = "192.0.2.1"\nroutes = ["default"]', "vip[2].routes", '"default" needs a gateway'),
+        ('[[vip]]\naddress = "192.0.2.1"\nrules = ["from 192.0.2.1"]', "vip[2].rules", "needs a table"),
+        (f'[[vip]]\naddress = "192.0.2.1"\nrules = {["lookup 1"] * 65}', "vip[2].rules", "at most 64"),
+        ('[[vip]]\naddress = "192.0.2.1"\nconnections = "reset"', "vip[2].connections", '"destroy", "keep"'),
         ('[[hook]]\ncommand = ["/bin/true"]', "hook[1]", "needs `on`"),
         ('[[hook]]\non = ["aquired"]\ncommand = ["/bin/true"]', "hook[1].on", "did you mean 'acquired'"),
         ('[[hook]]\non = ["view"]', "hook[1]", "either `command` or `python`"),
@@ -178,16 +183,19 @@ VALUES = st.recursive(
 
 
 @given(
-    st.sampled_from(["cluster", "engine", "balance", "control", "node", "vip"]),
+    st.sampled_from(["cluster", "engine", "balance", "control", "node", "vip", "hook"]),
     st.sampled_from(
-        ["name", "key_file", "type", "detection", "managed", "evict_after", "id", "address", "weight", "prefer"]
+        [
+            *("name", "key_file", "type", "detection", "managed", "evict_after", "id", "address", "weight", "prefer"),
+            *("on", "command", "python", "vips", "each", "timeout", "budget", "routes", "rules", "connections"),
+        ]
     ),
     VALUES,
 )
 def test_any_value_of_any_key_is_taken_or_refused_with_its_place(table: str, key: str, value: object) -> None:
     import json
 
-    text = GOOD + f"\n[[{table}]]\n{key} = {json.dumps(value)}\n" if table in ("node", "vip") else ""
+    text = GOOD + f"\n[[{table}]]\n{key} = {json.dumps(value)}\n" if table in ("node", "vip", "hook") else ""
     text = text or GOOD.replace(
         "[cluster]", f"[{table}]\n{key} = {json.dumps(value)}\n[cluster]", int(table != "cluster")
     )

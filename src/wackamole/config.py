@@ -24,6 +24,7 @@ from .core.model import ADDRESSES_MAX, NODES_MAX, VIPS_MAX, Address, Partition, 
 from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
 from .engine.spread.address import SpreadAddress, spread_address
 from .engine.spread.membership import SESSION, SESSION_DEFAULT
+from .routing import ROUTING_PER_VIP_MAX, Route, Rule, route, rule
 from .wire import VOTES_MAX, WEIGHT_MAX
 
 ADDRESSES_PER_VIP_MAX = 64
@@ -161,10 +162,12 @@ class NodeConfig:
 
 @dataclass(frozen=True, slots=True)
 class VipConfig:
-    """One `[[vip]]`; `prefer` are node names, best first."""
+    """One `[[vip]]`; `prefer` are node names, best first. `connections`: "destroy" or "keep" those of TCP when it goes."""
 
     vip: Vip
     prefer: tuple[str, ...]
+    routing: tuple[Route | Rule, ...] = ()
+    connections: str = "destroy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -679,7 +682,9 @@ class _Reader:
         taken: dict[str, str] = {}
         for index, table in enumerate(entries, 1):
             where = f"vip[{index}]"
-            self.keys(table, where, ("name", "address", "addresses", "interface", "prefer"))
+            self.keys(
+                table, where, ("name", "address", "addresses", "interface", "prefer", "routes", "rules", "connections")
+            )
             addresses = self.addresses(table, where)
             key = "address" if "address" in table else "addresses"
             for address in addresses:
@@ -690,11 +695,29 @@ class _Reader:
             self.known(prefer, nodes, f"{where}.prefer", "node")
             if len(set(prefer)) != len(prefer):
                 self.wrong(f"{where}.prefer", "names a node twice")
+            routing = (*self.routing(table, where, "routes", route), *self.routing(table, where, "rules", rule))
+            connections = self.choice(table, where, "connections", "destroy", ("destroy", "keep"))
             if name and addresses:
-                found.append(VipConfig(Vip(name, addresses), prefer))
+                found.append(VipConfig(Vip(name, addresses), prefer, routing, connections))
         if len(taken) > ADDRESSES_MAX:
             self.wrong("vip", f"there are {len(taken)} addresses in all; at most {ADDRESSES_MAX} are supported")
         return tuple(found)
+
+    def routing(
+        self, table: dict[str, Any], where: str, key: str, read: Callable[[str], Route | Rule]
+    ) -> list[Route | Rule]:
+        """A VIP's routes or rules."""
+        found: list[Route | Rule] = []
+        texts = self.texts(table, where, key)
+        if len(texts) > ROUTING_PER_VIP_MAX:
+            self.wrong(f"{where}.{key}", f"has {len(texts)}; at most {ROUTING_PER_VIP_MAX} are supported")
+            return found
+        for text in texts:
+            try:
+                found.append(read(text))
+            except ValueError as wrong:
+                self.wrong(f"{where}.{key}", f"{_shown(text)} {wrong}")
+        return found
 
     def known(self, names: Iterable[str], known: set[str], where: str, what: str) -> None:
         """Complain about names that nothing has."""

@@ -78,5 +78,4 @@ def test_hooks_that_never_end_delay_no_vip(make_lab: MakeLab) -> None:
     lab.ask(rest[0], "drain", {"node": rest[1]})
     lab.until(lambda: not lab.kernel(rest[1]), within_s=60, story="the drained one has none")
     assert lab.kernel(rest[0]) == {a for _, a in lab.layout.vips}
-    status = lab.ask(rest[0], "status")
-    assert (status["hooks"][0]["runs"], status["warnings"]) == (0, [w for w in status["warnings"] if "key" in w])
+    assert lab.ask(rest[0], "status")["hooks"][0]["runs"] == 0  # none has ended

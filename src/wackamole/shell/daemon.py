@@ -148,6 +148,8 @@ class Daemon:
             inherited=heirloom,
             withdraw_after=config.fence.withdraw_after if config.fence.duplicates == "withdraw" else None,
             on_witnessed=lambda key, holder, result: self.tell(ev.SegmentAsked(key, holder, result)),
+            routing={v.vip.key: v.routing for v in config.vips},
+            keep_connections=frozenset(v.vip.key for v in config.vips if v.connections == "keep"),
             peers=[a for n in config.nodes if n != node for a in n.addresses],
         )
         self.hooks = Hooks(

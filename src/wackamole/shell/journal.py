@@ -32,6 +32,7 @@ WARNINGS = frozenset(
         "paused",
         "renewed_late",
         "restart_refused",
+        "routing_failed",
         "suspect",
     }
 )

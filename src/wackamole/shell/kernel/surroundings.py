@@ -102,13 +102,17 @@ class Surroundings:
     def waits_for(self, address: Address) -> bool:
         """Whether the interface of an address was deleted a moment ago, and may come back."""
         if address.interface:
-            return self._interfaces.get(address.interface, address.interface) in self.gone
+            return self.device(address.interface) in self.gone
         return bool(self.gone) and self.locate(address) is None
+
+    def device(self, name: str) -> str:
+        """What an interface of the config is called on this host."""
+        return self._interfaces.get(name, name)
 
     def locate(self, address: Address) -> Link | None:
         """The interface for an address: by its name (mapped, if the node maps it), or the one whose subnet holds it."""
         if address.interface:
-            name = self._interfaces.get(address.interface, address.interface)
+            name = self.device(address.interface)
             return next((link for link in self.links.values() if link.name == name), None)
         ip = packed(address.ip)
         best: tuple[int, Link] | None = None
