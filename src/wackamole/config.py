@@ -44,7 +44,7 @@ WITHDRAW_AFTER_MAX = 10
 MARK_DEFAULT = 0x10000000
 SPREAD_DEFAULT = "4803@localhost"
 RUN_DIR = "/run/wackamole"
-HOOKS_MAX, WORDS_MAX = 64, 64
+HOOKS_MAX, WORDS_MAX = 256, 64
 """Hooks of a file, and words of a hook's command."""
 BUDGET_MS_MAX = 1000
 """How long `before_release` may hold up a hand-over: less than anybody who waits for it gives up after."""

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from wackamole.config import HookConfig
+from wackamole.config import Config, HookConfig
+from wackamole.convert import load as load_foreign
 from wackamole.core.model import Address, Vip, VipKey
 from wackamole.shell.hook_runner import AT_ONCE_MAX
 from wackamole.shell.hooks import Hooks
@@ -313,3 +314,33 @@ def test_a_vip_that_is_wanted_again_meanwhile_stays() -> None:
 
     asyncio.run(main())
     assert len(ended) == 3
+
+
+# -- a converted hook -----------------------------------------------------------------------------------------------------
+
+
+def test_a_perl_function_of_the_original_is_called_as_it_was(tmp_path: Path) -> None:
+    perl = Path("/usr/bin/perl")
+    if not perl.exists():
+        pytest.skip("needs perl")
+    out = tmp_path / "out"
+    (tmp_path / "Shop.pm").write_text(
+        f"package Shop; sub up {{ my ($vip, $more) = @_; open(my $f, '>', '{out}');"
+        f" print $f join(' ', $vip->{{ip}}, map {{ $_->{{ip}} }} @$more); }} 1;\n"
+    )
+    old = f"Group = shop\nPerlUse Shop\nPerlUseLib {tmp_path}\nRunDynamic Shop::up on up\n"
+    old += "VirtualInterfaces { { eth0:192.0.2.10/32 eth0:192.0.2.11/32 } }\n#wackamole: node a = 10.0.0.11\n"
+    config = load(old)
+    addresses = [{"ip": ip, "prefix": 32, "interface": "eth0"} for ip in ("192.0.2.10", "192.0.2.11")]
+
+    async def talk(told: Told) -> None:
+        told.hooks.happened("acquired", "192.0.2.10", {**about("192.0.2.10"), "addresses": addresses})
+
+    assert [(r["outcome"], r.get("said", "")) for r in story(talk, *config.hooks)] == [("ok", "")]
+    assert out.read_text() == "192.0.2.10 192.0.2.11"
+
+
+def load(text: str) -> Config:
+    found = load_foreign(text, "wackamole.conf")
+    assert found is not None
+    return found

@@ -77,7 +77,11 @@ class Hooks:
         self._hooks = [h for h in hooks if not h.nodes or node in h.nodes]
         self._common = common
         self._record = record
-        self.events = frozenset(event for hook in self._hooks for event in hook.on)
+        self._on: dict[str, list[tuple[int, frozenset[str]]]] = {}  # hooks and their VIPs, by event
+        for number, hook in enumerate(self._hooks):
+            for event in hook.on:
+                self._on.setdefault(event, []).append((number, frozenset(hook.vips)))
+        self.events = frozenset(self._on)
         """Nothing else has to be told."""
         self._waiting: deque[tuple[str, str, Happening]] = deque()
         self._flushing: asyncio.Handle | None = None
@@ -135,10 +139,10 @@ class Hooks:
         loop = asyncio.get_running_loop()
         for _ in range(min(BATCH_MAX, len(self._waiting))):
             event, vip, happening = self._waiting.popleft()
-            for number, hook in enumerate(self._hooks):
-                if event not in hook.on or (vip and hook.vips and vip not in hook.vips):
+            for number, vips in self._on[event]:
+                if vip and vips and vip not in vips:
                     continue
-                if hook.each == "vip":
+                if self._hooks[number].each == "vip":
                     self._tell(number, event, [happening])
                     continue
                 found = self._rounds.get((number, event))
