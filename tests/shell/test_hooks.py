@@ -13,11 +13,17 @@ from typing import Any
 
 import pytest
 
-from wackamole.config import Config, HookConfig
+from tests.shell.test_operator import Alone
+from wackamole.config import Config, HookConfig, find_self, parse
 from wackamole.convert import load as load_foreign
+from wackamole.core.events import LeaveRequested, TimePassed
 from wackamole.core.model import Address, Vip, VipKey
+from wackamole.lab.namespaces import ip, opened_in, tool
+from wackamole.shell.daemon import Daemon, Kept
 from wackamole.shell.hook_runner import AT_ONCE_MAX
 from wackamole.shell.hooks import Hooks
+from wackamole.shell.journal import Journal
+from wackamole.shell.kernel.guard import Guard
 from wackamole.shell.releases import Releases
 
 WITHIN_SECONDS = 60.0
@@ -344,3 +350,75 @@ def load(text: str) -> Config:
     found = load_foreign(text, "wackamole.conf")
     assert found is not None
     return found
+
+
+# -- in a daemon ----------------------------------------------------------------------------------------------------------
+
+HOST = f"wh{os.getpid()}"
+CONFIG = """\
+fence = "off"
+[cluster]
+name = "web"
+mature = "0s"
+[[node]]
+name = "a"
+address = "127.0.0.1"
+[[vip]]
+name = "web"
+address = "192.0.2.10"
+interface = "eth0"
+routes = ["default dev eth0 table 100"]
+[[hook]]
+on = ["acquired", "released", "view", "moved"]
+command = {command}
+[control]
+socket = "{socket}"
+"""
+
+
+@pytest.mark.lab
+def test_a_daemon_tells_what_happens_to_its_vips_and_why(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    config = parse(
+        CONFIG.format(
+            command=json.dumps(python(f"import sys; open({str(out)!r}, 'a').write(sys.stdin.read())")),
+            socket=tmp_path / "control.sock",
+        )
+    )
+    guard = Guard()
+
+    async def main() -> None:
+        daemon = Daemon(config, find_self(config, "a"), Journal(), Kept(True, guard))
+        daemon.engine = Alone()
+        await daemon.kernel.start()
+        await daemon.hooks.start()
+        await daemon.engine.start(daemon.on_engine)
+        assert await daemon._carried_out(TimePassed(), lambda: daemon.kernel.held() == (config.vips[0].vip.key,))
+        daemon.tell(LeaveRequested())
+        async with asyncio.timeout(WITHIN_SECONDS):
+            await daemon.done.wait()
+        await daemon.kernel.close()
+        await daemon.hooks.close(WITHIN_SECONDS)
+        assert [h["failed"] for h in daemon.hooks.describe()] == [0]
+
+    tool("ip", "netns", "add", HOST)
+    try:
+        ip(
+            "link set lo up",
+            "link add eth0 type veth peer name eth1",
+            "link set eth0 up",
+            "link set eth1 up",
+            namespace=HOST,
+        )
+        opened_in(HOST, lambda: asyncio.run(main()))
+    finally:
+        tool("ip", "netns", "delete", HOST)
+        guard.dismiss()
+    said = [json.loads(line) for line in lines(out)]
+    assert [h["details"]["members"] for h in said if h["event"] == "view"] == ["a"]
+    mine = [h for h in said if h.get("vip") == "web"]
+    assert [h["event"] for h in mine] == ["moved", "acquired", "released"]
+    assert {h["node"] for h in mine} == {"a"}
+    assert mine[2]["cause"] == "left"
+    assert mine[1].items() >= {"view": "1.4.0", "cause": "nobody held it", "holder": "a", "previous": None}.items()
+    assert mine[1]["addresses"] == [{"ip": "192.0.2.10", "prefix": 32, "interface": "eth0"}]
