@@ -142,7 +142,7 @@ def test_convert_writes_toml_and_tells_the_rest(tmp_path: Path) -> None:
     done = wackamole("convert", str(old), "--node", "a=10.0.0.11")
     assert done.returncode == 0
     assert 'address = "192.0.2.10/24"' in done.stdout
-    assert f"{old}:5:1  left out  PerlUse Shop" in done.stderr
+    assert f"{old}:5:1  carried over  PerlUse Shop" in done.stderr
     assert wackamole("convert", str(old), "--node", "a=10.0.0.11", "-o", str(new)).stdout == ""
     assert new.read_text() == done.stdout
     assert wackamole("check", str(new)).returncode == 0

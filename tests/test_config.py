@@ -112,6 +112,27 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
             "no interface name",
         ),
         ('[[vip]]\naddress = "192.0.2.255/24"', "vip[2].address", "broadcast address"),
+        ('[[vip]]\naddress = "192.0.2.1"\nroutes = "default"', "vip[2].routes", "list of texts"),
+        ('[[vip]]\naddress = "192.0.2.1"\nroutes = ["default"]', "vip[2].routes", '"default" needs a gateway'),
+        ('[[vip]]\naddress = "192.0.2.1"\nrules = ["from 192.0.2.1"]', "vip[2].rules", "needs a table"),
+        (f'[[vip]]\naddress = "192.0.2.1"\nrules = {["lookup 1"] * 65}', "vip[2].rules", "at most 64"),
+        ('[[vip]]\naddress = "192.0.2.1"\nconnections = "reset"', "vip[2].connections", '"destroy", "keep"'),
+        ('[[hook]]\ncommand = ["/bin/true"]', "hook[1]", "needs `on`"),
+        ('[[hook]]\non = ["aquired"]\ncommand = ["/bin/true"]', "hook[1].on", "did you mean 'acquired'"),
+        ('[[hook]]\non = ["view"]', "hook[1]", "either `command` or `python`"),
+        ('[[hook]]\non = ["view"]\ncommand = ["/bin/true"]\npython = "a:b"', "hook[1]", "either `command` or `python`"),
+        ('[[hook]]\non = ["view"]\npython = "os.system"', "hook[1].python", "no entry point"),
+        ('[[hook]]\non = ["view"]\ncommand = "/bin/true -v"', "hook[1].command", "no shell reads it"),
+        ('[[hook]]\non = ["view"]\ncommand = ["true"]', "hook[1].command", "absolute path"),
+        ('[[hook]]\non = ["view"]\ncommand = []', "hook[1].command", "1 to 64 words"),
+        ('[[hook]]\non = ["view"]\ncommand = ["/bin/a\\u0000b"]', "hook[1].command", "1 to 64 words"),
+        ('[[hook]]\non = ["view"]\ncommand = ["/bin/true"]\nvips = ["web-1"]', "hook[1].vips", "view concerns no VIP"),
+        ('[[hook]]\non = ["moved"]\ncommand = ["/bin/true"]\nvips = ["web-2"]', "hook[1].vips", "mean 'web-1'"),
+        ('[[hook]]\non = ["moved"]\ncommand = ["/bin/true"]\nnodes = ["c"]', "hook[1].nodes", "no node"),
+        ('[[hook]]\non = ["moved"]\ncommand = ["/bin/true"]\neach = "view"', "hook[1].each", '"vip", "round"'),
+        ('[[hook]]\non = ["moved"]\ncommand = ["/bin/true"]\ntimeout = "2h"', "hook[1].timeout", "to 1h"),
+        ('[[hook]]\non = ["moved"]\ncommand = ["/bin/true"]\nbudget = "2ms"', "hook[1].budget", "before_release"),
+        ('[[hook]]\non = ["before_release"]\ncommand = ["/bin/true"]\nbudget = "2s"', "hook[1].budget", "to 1s"),
         ('[[vip]]\naddress = "192.0.2.0/24"', "vip[2].address", "network address"),
         ('[[vip]]\naddress = "127.0.0.1"', "vip[2].address", "cannot be served"),
         ('[[vip]]\naddress = "fe80::1"', "vip[2].address", "link-local"),
@@ -208,16 +229,19 @@ VALUES = st.recursive(
 
 
 @given(
-    st.sampled_from(["cluster", "engine", "balance", "control", "node", "vip"]),
+    st.sampled_from(["cluster", "engine", "balance", "control", "node", "vip", "hook"]),
     st.sampled_from(
-        ["name", "key_file", "type", "detection", "managed", "evict_after", "id", "address", "weight", "prefer"]
+        [
+            *("name", "key_file", "type", "detection", "managed", "evict_after", "id", "address", "weight", "prefer"),
+            *("on", "command", "python", "vips", "each", "timeout", "budget", "routes", "rules", "connections"),
+        ]
     ),
     VALUES,
 )
 def test_any_value_of_any_key_is_taken_or_refused_with_its_place(table: str, key: str, value: object) -> None:
     import json
 
-    text = GOOD + f"\n[[{table}]]\n{key} = {json.dumps(value)}\n" if table in ("node", "vip") else ""
+    text = GOOD + f"\n[[{table}]]\n{key} = {json.dumps(value)}\n" if table in ("node", "vip", "hook") else ""
     text = text or GOOD.replace(
         "[cluster]", f"[{table}]\n{key} = {json.dumps(value)}\n[cluster]", int(table != "cluster")
     )
@@ -267,3 +291,16 @@ def test_the_core_gets_names_not_indexes() -> None:
     settings = settings_for(config, config.nodes[0])
     assert settings.node == "a"
     assert dict(settings.prefer) == {config.vips[0].vip.key: ("b",)}
+
+
+def test_a_hook_has_the_documented_defaults() -> None:
+    text = '\n[[hook]]\non = ["acquired", "view"]\ncommand = ["/usr/bin/logger", "-t", "vip"]\n'
+    text += (
+        '[[hook]]\nname = "dns"\non = ["before_release"]\npython = "site.dns:update"\nvips = ["web-1"]\nnodes = ["a"]\n'
+    )
+    first, second = parse(GOOD + text).hooks
+    assert (first.name, first.command[1:], first.python) == ("logger", ("-t", "vip"), "")
+    assert (first.each, first.timeout_ms, first.vips, first.nodes) == ("vip", 10_000, (), ())
+    assert (second.name, second.python, second.command, second.budget_ms) == ("dns", "site.dns:update", (), 200)
+    assert (second.vips, second.nodes) == (("web-1",), ("a",))
+    assert parse(GOOD).digest == parse(GOOD + text).digest

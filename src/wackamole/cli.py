@@ -361,7 +361,7 @@ def leave(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
 
 @app.command()
 def release(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
-    """Remove what a dead daemon left on this host: its addresses and its fence. Never while one lives."""
+    """Remove what a dead daemon left on this host: its addresses, routes and fence. Never while one lives."""
     from .shell.kernel.release import NotReleased
     from .shell.kernel.release import release as release_all
 
@@ -372,13 +372,15 @@ def release(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
         raise typer.Exit(1) from None
     if as_json:
         addresses = [{"address": address, "interface": interface} for address, interface in done.addresses]
-        _print_json({"addresses": addresses, "tables": list(done.tables)})
+        _print_json({"addresses": addresses, "tables": list(done.tables), "routes": done.routes})
         return
     for address, interface in done.addresses:
         print(f"removed {address} from {interface}")
     for table in done.tables:
         print(f"removed the nftables table netdev {table}")
-    if not done.addresses and not done.tables:
+    if done.routes:
+        print(f"removed {done.routes} routes and policy rules")
+    if not done.addresses and not done.tables and not done.routes:
         print("nothing was left")
 
 

@@ -25,6 +25,7 @@ from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
 from .engine.spread.address import SpreadAddress, spread_address
 from .engine.spread.membership import SESSION, SESSION_DEFAULT
 from .original import PATH_BYTES_MAX, ControlAddress, control_address
+from .routing import ROUTING_PER_VIP_MAX, Route, Rule, route, rule
 from .wire import VOTES_MAX, WEIGHT_MAX
 
 ADDRESSES_PER_VIP_MAX = 64
@@ -49,9 +50,20 @@ RANGE_MAX = 1 << 16
 THROTTLE_DEFAULT, THROTTLE_MAX = 128, 10_000
 SPREAD_DEFAULT = "4803@localhost"
 RUN_DIR = "/run/wackamole"
+HOOKS_MAX, WORDS_MAX = 256, 64
+"""Hooks of a file, and words of a hook's command."""
+BUDGET_MS_MAX = 1000
+"""How long `before_release` may hold up a hand-over: less than anybody who waits for it gives up after."""
+VIP_EVENTS = (
+    *("acquired", "released", "before_release", "moved", "duplicate", "duplicate_withdrawn"),
+    *("conflict", "failed"),
+)
+NODE_EVENTS = ("view", "settled", "evict", "drain", "resume", "engine_lost", "paused")
+"""What a hook can be `on`: what concerns a VIP, and what does not. All but `before_release` are words of the history."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")
 _INTERFACE = re.compile(r"[^\s/]{1,15}\Z")
+_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", re.ASCII)
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h)\Z")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
@@ -180,11 +192,29 @@ class NodeConfig:
 
 @dataclass(frozen=True, slots=True)
 class VipConfig:
-    """One `[[vip]]`; `prefer` are node names, best first; `notify`: who is told of it besides those of `[notify]`."""
+    """One `[[vip]]`; `prefer` are node names, best first; `notify`: who is told of it besides those of `[notify]`;
+    `connections`: "destroy" or "keep" those of TCP when it goes."""
 
     vip: Vip
     prefer: tuple[str, ...]
     notify: tuple[HostsConfig, ...] = ()
+    routing: tuple[Route | Rule, ...] = ()
+    connections: str = "destroy"
+
+
+@dataclass(frozen=True, slots=True)
+class HookConfig:
+    """One `[[hook]]`: either `command` or `python` is not empty; empty `vips` and `nodes` mean all."""
+
+    name: str
+    on: tuple[str, ...]
+    command: tuple[str, ...]
+    python: str
+    vips: tuple[str, ...]
+    nodes: tuple[str, ...]
+    each: str  # "vip" or "round"
+    timeout_ms: int
+    budget_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +234,7 @@ class Config:
     """Equal for equal meaning: not for blanks, comments, order of entries, or what concerns one host only."""
     notes: tuple[str, ...] = ()
     """What a wackamole.conf says and means here something else, or nothing."""
+    hooks: tuple[HookConfig, ...] = ()
 
 
 def load(path: Path) -> Config:
@@ -316,7 +347,7 @@ class _Reader:
         self.keys(
             document,
             "",
-            ("cluster", "engine", "fence", "balance", "control", "notify", "neighbours", "node", "vip"),
+            ("cluster", "engine", "fence", "balance", "control", "notify", "neighbours", "node", "vip", "hook"),
         )
         cluster = self.cluster(self.table(document, "cluster"))
         if isinstance(document.get("fence"), str):  # `fence = "off"` is short for the table with that mode
@@ -327,6 +358,7 @@ class _Reader:
         notify = self.notify(self.table(document, "notify"), self.table(document, "neighbours"))
         nodes = self.nodes(self.entries(document, "node", NODES_MAX))
         vips = self.vips(self.entries(document, "vip", VIPS_MAX), {n.name for n in nodes}, notify)
+        hooks = self.hooks(document, {v.vip.name for v in vips}, {n.name for n in nodes})
         if self._problems:
             self.fail()
         return Config(
@@ -340,6 +372,7 @@ class _Reader:
             nodes,
             vips,
             _digest(cluster, engine, fence, balance, nodes, vips),
+            hooks=hooks,
         )
 
     # -- the kinds of values
@@ -755,7 +788,11 @@ class _Reader:
         taken: dict[str, str] = {}
         for index, table in enumerate(entries, 1):
             where = f"vip[{index}]"
-            self.keys(table, where, ("name", "address", "addresses", "interface", "prefer", "notify"))
+            self.keys(
+                table,
+                where,
+                ("name", "address", "addresses", "interface", "prefer", "notify", "routes", "rules", "connections"),
+            )
             addresses = self.addresses(table, where)
             key = "address" if "address" in table else "addresses"
             for address in addresses:
@@ -763,16 +800,14 @@ class _Reader:
             name = self.name(table, where) if "name" in table else (addresses[0].ip if addresses else "")
             self.unique(names, name, f"{where}.name" if "name" in table else where, "VIP")
             prefer = self.texts(table, where, "prefer")
-            for node in prefer:
-                if node not in nodes:
-                    near = difflib.get_close_matches(node, nodes, 1)
-                    hint = f"; did you mean {near[0]!r}?" if near else ""
-                    self.wrong(f"{where}.prefer", f"there is no node {_shown(node)}{hint}")
+            self.known(prefer, nodes, f"{where}.prefer", "node")
             if len(set(prefer)) != len(prefer):
                 self.wrong(f"{where}.prefer", "names a node twice")
             told = self.hosts(table, where, "notify", notify.throttle, notify.ping)
+            routing = (*self.routing(table, where, "routes", route), *self.routing(table, where, "rules", rule))
+            connections = self.choice(table, where, "connections", "destroy", ("destroy", "keep"))
             if name and addresses:
-                found.append(VipConfig(Vip(name, addresses), prefer, told))
+                found.append(VipConfig(Vip(name, addresses), prefer, told, routing, connections))
         lists = {hosts for vip in found for hosts in vip.notify}
         if len(lists) > HOSTS_MAX:
             self.wrong(
@@ -781,6 +816,94 @@ class _Reader:
         if len(taken) > ADDRESSES_MAX:
             self.wrong("vip", f"there are {len(taken)} addresses in all; at most {ADDRESSES_MAX} are supported")
         return tuple(found)
+
+    def routing(
+        self, table: dict[str, Any], where: str, key: str, read: Callable[[str], Route | Rule]
+    ) -> list[Route | Rule]:
+        """A VIP's routes or rules."""
+        found: list[Route | Rule] = []
+        texts = self.texts(table, where, key)
+        if len(texts) > ROUTING_PER_VIP_MAX:
+            self.wrong(f"{where}.{key}", f"has {len(texts)}; at most {ROUTING_PER_VIP_MAX} are supported")
+            return found
+        for text in texts:
+            try:
+                found.append(read(text))
+            except ValueError as wrong:
+                self.wrong(f"{where}.{key}", f"{_shown(text)} {wrong}")
+        return found
+
+    def known(self, names: Iterable[str], known: set[str], where: str, what: str) -> None:
+        """Complain about names that nothing has."""
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                self.wrong(where, f"there is no {what} {_shown(name)}{hint}")
+
+    def hooks(self, document: dict[str, Any], vips: set[str], nodes: set[str]) -> tuple[HookConfig, ...]:
+        found: list[HookConfig] = []
+        for index, table in enumerate(self.entries(document, "hook", HOOKS_MAX) if "hook" in document else (), 1):
+            where = f"hook[{index}]"
+            self.keys(
+                table,
+                where,
+                ("name", "on", "command", "python", "vips", "nodes", "each", "timeout", "budget"),
+            )
+            on = self.texts(table, where, "on")
+            if not on:
+                self.wrong(where, 'needs `on`: a list of what it is called for, such as ["acquired"]')
+            self.known(on, {*VIP_EVENTS, *NODE_EVENTS}, f"{where}.on", "event")
+            chosen = self.texts(table, where, "vips")
+            self.known(chosen, vips, f"{where}.vips", "VIP")
+            for event in on:
+                if chosen and event in NODE_EVENTS:
+                    self.wrong(f"{where}.vips", f"{event} concerns no VIP")
+            on_nodes = self.texts(table, where, "nodes")
+            self.known(on_nodes, nodes, f"{where}.nodes", "node")
+            command, python = self.program(table, where)
+            if "budget" in table and "before_release" not in on:
+                self.wrong(f"{where}.budget", "is only for before_release: nothing else waits for a hook")
+            usual = python or command[0].rpartition("/")[2] if python or command else ""
+            found.append(
+                HookConfig(
+                    self.text(table, where, "name", usual) or usual,
+                    on,
+                    command,
+                    python,
+                    chosen,
+                    on_nodes,
+                    self.choice(table, where, "each", "vip", ("vip", "round")),
+                    self.duration(table, where, "timeout", 10_000, 10, 3_600_000),
+                    self.duration(table, where, "budget", 200, 1, BUDGET_MS_MAX),
+                )
+            )
+        return tuple(found)
+
+    def program(self, table: dict[str, Any], where: str) -> tuple[tuple[str, ...], str]:
+        """A hook's `command` or `python`; the other is empty, and both when it is wrong."""
+        if ("command" in table) == ("python" in table):
+            self.wrong(where, "needs either `command` or `python`")
+            return (), ""
+        if "python" in table:
+            python = self.text(table, where, "python") or ""
+            if python and not _ENTRY_POINT.match(python):
+                self.wrong(f"{where}.python", f'{_shown(python)} is no entry point such as "package.module:function"')
+                return (), ""
+            return (), python
+        given = table["command"]
+        if isinstance(given, str):
+            self.wrong(
+                f"{where}.command", 'must be a list of words, such as ["/usr/bin/logger", "moved"]: no shell reads it'
+            )
+            return (), ""
+        words = self.texts(table, where, "command")
+        if not 1 <= len(words) <= WORDS_MAX or any("\0" in word for word in words):
+            self.wrong(f"{where}.command", f"must be a list of 1 to {WORDS_MAX} words")
+            return (), ""
+        if not words[0].startswith("/"):
+            self.wrong(f"{where}.command", f"{_shown(words[0])} must be an absolute path")
+        return words, ""
 
     def addresses(self, table: dict[str, Any], where: str) -> tuple[Address, ...]:
         """A VIP's addresses."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from .facts import Fate, Options, Place, Remark
-from .merge import Draft, DraftNode
+from .merge import Draft, DraftHook, DraftNode
 
 Line = tuple[str, Place | None]
 
@@ -70,6 +70,12 @@ def lines(draft: Draft, options: Options, paths: Sequence[str]) -> Iterator[Line
             yield "]", vip.place
         if vip.prefer:
             yield f"prefer = {_list(vip.prefer)}", vip.place
+        for key in ("routes", "rules"):
+            texts = [r for r in vip.routing if r.key == key]
+            if texts:
+                yield f"{key} = {_list([r.text for r in texts])}", texts[0].place
+    for hook in draft.hooks:
+        yield from _hook(hook)
     left_out = {(r.said, r.sentence): r for r in reversed(draft.remarks) if r.fate is Fate.LEFT_OUT}
     yield from _left_out(sorted(left_out.values(), key=lambda r: r.place))  # once, if several hosts say the same
 
@@ -137,6 +143,21 @@ def _nodes(nodes: Sequence[DraftNode]) -> Iterator[Line]:
         if node.interfaces:
             inner = ", ".join(f"{_key(name)} = {quoted(real)}" for name, real in node.interfaces)
             yield f"interfaces = {{ {inner} }}", node.place
+
+
+def _hook(hook: DraftHook) -> Iterator[Line]:
+    called = hook.called
+    sign = "" if called.command else "# "  # a form to fill in
+    yield "", None
+    yield f"{sign}[[hook]]", called.place
+    yield f"{sign}on = {_list(called.on)}", called.place
+    yield f"{sign}command = {_list(called.command or ('/path/to/a/program',))}", called.place
+    if hook.vips:
+        yield f"{sign}vips = {_list(hook.vips)}", called.place
+    if hook.nodes:
+        yield f"{sign}nodes = {_list(hook.nodes)}", called.place
+    if called.each != "vip":
+        yield f"{sign}each = {quoted(called.each)}", called.place
 
 
 def _left_out(remarks: Sequence[Remark]) -> Iterator[Line]:

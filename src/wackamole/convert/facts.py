@@ -94,6 +94,15 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Routed:
+    """A route or rule of a VIP; `key` is "routes" or "rules"."""
+
+    key: str
+    text: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
 class ServedVip:
     """Addresses that move as one. `priority`: how much this host wants them, None if it does not say."""
 
@@ -101,6 +110,24 @@ class ServedVip:
     addresses: tuple[Served, ...]
     priority: int | None
     place: Place
+    routing: tuple[Routed, ...] = ()
+
+    @property
+    def ips(self) -> frozenset[str]:
+        """What makes it the same VIP on every host."""
+        return frozenset(a.ip for a in self.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A program that a host calls: our `[[hook]]`. `vip`: the addresses of the VIP that it is for; empty: of all. One
+    without a command is a form to fill in."""
+
+    on: tuple[str, ...]
+    command: tuple[str, ...]
+    each: str
+    vip: frozenset[str]
+    place: Place = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +152,7 @@ class Host:
     vips: list[ServedVip] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     settings: dict[str, tuple[str, Place]] = field(default_factory=dict)
+    hooks: list[Called] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 

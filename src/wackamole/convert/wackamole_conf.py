@@ -34,6 +34,7 @@ from .facts import (
     ENTRIES_MAX,
     PROBLEMS_MAX,
     TOKENS_MAX,
+    Called,
     Fate,
     Host,
     Options,
@@ -86,6 +87,13 @@ SETTINGS = (
     *("virtualinterfaces", "vifs", "vips", "rundynamic", "moduledir", "perluse", "perluselib", "logfacility"),
 )
 _WORDS = frozenset({*SETTINGS, "acquisitionsperround", "interval", "all", "none", "throttle", "ping"})
+_ON = {
+    "on up": ("acquired", "vip"),
+    "on down": ("released", "vip"),
+    "post up": ("acquired", "round"),
+    "post down": ("released", "round"),
+}
+"""What a hook is on, and how often it is called."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _DIGITS_MAX = 9
 NOTE_CHARACTERS_MAX = 1000
@@ -177,6 +185,8 @@ class _Reader:
         self.index = 0
         self.preferred: list[tuple[ipaddress.IPv4Network, _Token]] = []
         self.values: dict[str, _Token] = {}
+        self.perl_words: list[str] = []  # of PerlUseLib and PerlUse
+        self.perl_calls: list[tuple[str, str, _Token]] = []  # function, action
 
     # -- tokens
 
@@ -232,6 +242,7 @@ class _Reader:
             except _Wrong:
                 self.skip(begin)
         self.prefer_settled()
+        self.perl_settled()
 
     def setting(self, first: _Token) -> None:
         known: dict[str, Callable[[_Token], None]] = {
@@ -516,16 +527,38 @@ class _Reader:
 
     def run_dynamic(self, first: _Token) -> None:
         function = self.expect(_T.STRING, after=first)
-        self.expect(_T.ACTION, after=function)
-        perl = "::" in function.text or ":" not in function.text
-        what = "Perl" if perl else "a shared object"
-        self.say(
-            first, Fate.LEFT_OUT, f"{what} is not run; `wackamole events --follow --json` tells a program the same"
-        )
+        action = self.expect(_T.ACTION, after=function).text
+        if "::" in function.text and re.fullmatch(r"\w+(::\w+)+", function.text, re.ASCII):
+            self.perl_calls.append((function.text, action, first))
+            self.say(
+                first, Fate.CHANGED, f"a [[hook]] on {_ON[action][0]} that calls it in a perl of its own each time"
+            )
+        elif len(self.host.hooks) < ENTRIES_MAX:
+            self.host.hooks.append(Called((_ON[action][0],), (), _ON[action][1], frozenset(), first.place))
+            sentence = f"a shared object is not loaded; a [[hook]] on {_ON[action][0]} that runs a program replaces it"
+            self.say(first, Fate.LEFT_OUT, sentence)
 
     def perl(self, first: _Token) -> None:
-        self.expect(_T.STRING, after=first)
-        self.say(first, Fate.LEFT_OUT, "Perl is not run; `wackamole events --follow --json` tells a program the same")
+        word = self.expect(_T.STRING, after=first).text
+        use = first.text == "perluse"
+        if use and not re.fullmatch(r"\w+(::\w+)*", word, re.ASCII):
+            self.say(first, Fate.LEFT_OUT, "a hook's perl gets modules by -M, which takes a name alone")
+        elif len(self.perl_words) < 32:
+            self.perl_words.append(f"-M{word}" if use else f"-I{word}")
+            self.say(first, Fate.CARRIED, "a word of each hook that calls Perl")
+        else:
+            self.say(first, Fate.LEFT_OUT, "there are more than a hook's command has words")
+
+    def perl_settled(self) -> None:
+        """Hooks that call Perl functions, as the original did: with the first address, the others, and nothing more; after
+        a round with nothing."""
+        words = sorted(self.perl_words, key=lambda w: w[:2] != "-I")
+        for function, action, token in self.perl_calls[:ENTRIES_MAX]:
+            on, each = _ON[action]
+            told = "my ($vip, @more) = map +{ ip => $_ }, split / /, $ENV{WACKAMOLE_IPS}; "
+            code = f"{function}({{}}, [], {{}})" if each == "round" else told + f"{function}($vip, \\@more, {{}})"
+            command = ("/usr/bin/perl", *words, "-e", code)
+            self.host.hooks.append(Called((on,), command, each, frozenset(), token.place))
 
     def module_dir(self, first: _Token) -> None:
         self.value(first, _T.STRING)

@@ -18,19 +18,42 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
 from .. import __version__, keys, original, wire
 from ..advice import Neighbours
-from ..config import FENCE_SLACK_MS, LIFETIME_LATE_MS, Config, ConfigError, NodeConfig, find_self, load, settings_for
+from ..config import (
+    FENCE_SLACK_MS,
+    LIFETIME_LATE_MS,
+    VIP_EVENTS,
+    Config,
+    ConfigError,
+    NodeConfig,
+    find_self,
+    load,
+    settings_for,
+)
 from ..core import effects as do
 from ..core import events as ev
 from ..core.agreed import representative, witness_of
 from ..core.machine import next_deadline_ms, step
-from ..core.model import Cause, Electorate, NodeId, NotEligible, OnWire, Phase, Report, Row, ViewId, VipKey
+from ..core.model import (
+    Cause,
+    Electorate,
+    NodeId,
+    NotEligible,
+    OnWire,
+    Phase,
+    Report,
+    Row,
+    Table,
+    ViewId,
+    Vip,
+    VipKey,
+)
 from ..core.state import State, initial
 from ..engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
 from ..engine.corosync.adapter import CorosyncEngine
@@ -44,7 +67,8 @@ from ..wire import RESTART_MS_MAX
 from . import disk, scheduling
 from .control import ControlServer, Refused
 from .disk import DiskRefused
-from .journal import Entry, Journal
+from .hooks import Hooks
+from .journal import COMMON_FIELDS, Entry, Journal
 from .kernel.fence import FenceRefused
 from .kernel.fencing import ByLifetime, ByNftables, Fencing, Unfenced
 from .kernel.guard import Guard, descriptors_close_high_first
@@ -55,6 +79,7 @@ from .kernel.surroundings import packed
 from .notify import Notifier
 from .original import OriginalServer
 from .record import Audit
+from .releases import Releases
 from .status import name_of, status_of
 from .succession import Succession, inherited, replace_process
 from .telling import SPEAKERS, EventFile, Follower, Speaker, Telling, events_path, read
@@ -126,6 +151,8 @@ class Daemon:
         self._members: dict[NodeId, str] = {}  # as of then
         self._gone: dict[NodeId, str] = {}  # since then, and why
         self._ineligible: dict[VipKey, NotEligible] = {}
+        self._previous: dict[VipKey, str | None] = {}  # who held it before, by name
+        self._named: tuple[Table, dict[str, Row]] = (self.state.table, {})
         self._changed: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._bad_messages = 0
@@ -148,10 +175,17 @@ class Daemon:
             inherited=heirloom,
             withdraw_after=config.fence.withdraw_after if config.fence.duplicates == "withdraw" else None,
             on_witnessed=lambda key, holder, result: self.tell(ev.SegmentAsked(key, holder, result)),
+            routing={v.vip.key: v.routing for v in config.vips},
+            keep_connections=frozenset(v.vip.key for v in config.vips if v.connections == "keep"),
             peers=[a for n in config.nodes if n != node for a in n.addresses],
             notify=_notify(config),
             on_neighbours=self._tell_neighbours,
         )
+        self.hooks = Hooks(
+            config.hooks, node.name, self._common, lambda what, fields: self.journal.record(what, **fields)
+        )
+        journal.listen(self._tell_hooks)
+        self._releases = Releases(heirloom, self.kernel.hold_exactly, self._before_release)
         self._ran_ms = now_ms()
         self._began = time.monotonic()  # when the event came that is being handled
         self._pause_ms = self.state.settings.lease_ms or self.state.settings.evict_after_ms
@@ -248,7 +282,7 @@ class Daemon:
             case do.ShutFence():
                 self.kernel.fencing.shut()
             case do.HoldExactly():
-                self.kernel.hold_exactly(effect.serial, effect.vips)
+                self._releases.hold_exactly(effect.serial, effect.vips, self._handed_over())
             case do.Announce():
                 self.kernel.announce(effect.vips)
             case do.ShowWitness():
@@ -330,6 +364,7 @@ class Daemon:
         )
         await self.engine.rejoin("replaced by its successor", RESTART_SECONDS_MAX)
         await self._close_controls()
+        await self.hooks.close(ANSWERED_SECONDS)
         await asyncio.to_thread(self.audit.hand_over)
         await asyncio.to_thread(self._events_file.close)
         replace_process(succession, sys.argv[1:])
@@ -372,6 +407,7 @@ class Daemon:
         if seen and was == row.holder:
             return
         self._holders[row.key] = row.holder
+        self._previous[row.key] = name_of(names, was)
         self._since[row.key] = time.time()
         self._witness.pop(row.key, None)
         if was is None and (row.holder is None or row.cause is Cause.CLAIM):
@@ -384,6 +420,59 @@ class Daemon:
             cause=row.cause.value,
             view=str(self.state.view.id) if self.state.view else "-",
         )
+
+    # -- hooks ------------------------------------------------------------------------------------------------------------
+
+    def _handed_over(self) -> frozenset[VipKey]:
+        """What somebody else waits for, while nothing is wrong with it here, if any hook is to hear of that first."""
+        if self.state.phase is not Phase.SETTLED or "before_release" not in self.hooks.events:
+            return frozenset()
+        planned, me = (Cause.OPERATOR, Cause.BALANCE, Cause.DRAIN), self.state.me
+        return frozenset(
+            row.key
+            for row in self.state.table.rows
+            if row.holder == me and row.target not in (None, me) and row.cause in planned
+        )
+
+    def _before_release(self, vips: Mapping[VipKey, Vip], done: Callable[[VipKey], None]) -> float:
+        return self.hooks.ask(vips, {k: self._about(v.name) for k, v in vips.items()}, done)
+
+    def _tell_hooks(self, entry: Entry) -> None:
+        what = str(entry["event"])
+        if what in self.hooks.events:
+            name = str(entry.get("vip", "")) if what in VIP_EVENTS else ""
+            about = self._about(name) if name else {}
+            details = {k: v for k, v in entry.items() if k not in COMMON_FIELDS}
+            self.hooks.happened(what, name, {**about, "details": details})
+
+    def _common(self) -> Mapping[str, object]:
+        view = self.state.view
+        return {
+            "cluster": self.config.cluster.name,
+            "node": self.state.settings.node,
+            "view": str(view.id) if view is not None else "-",
+        }
+
+    def _about(self, name: str) -> Mapping[str, object]:
+        """What hooks hear of a VIP."""
+        if self._named[0] is not self.state.table:
+            mine = {v.key for v in self.state.settings.vips}
+            rows = sorted(self.state.table.rows, key=lambda r: r.key in mine)  # of two of one name, mine
+            self._named = (self.state.table, {r.vip.name: r for r in rows})
+        row = self._named[1].get(name)
+        vip = row.vip if row is not None else next((v for v in self.state.settings.vips if v.name == name), None)
+        reports = {r.node: r for r in self.state.table.reports}
+        settled = self.state.phase is Phase.SETTLED and row is not None
+        return {
+            "vip": name,
+            "addresses": [
+                {"ip": a.ip, "prefix": a.prefix, "interface": a.interface} for a in (vip.addresses if vip else ())
+            ],
+            "cause": row.cause.value if settled and row is not None else self.state.phase.value,
+            "holder": name_of(reports, row.holder) if row is not None else None,
+            "target": name_of(reports, row.target) if row is not None else None,
+            "previous": self._previous.get(row.key) if row is not None else None,
+        }
 
     def _look_on_the_wire(self, row: Row) -> None:
         """Whoever is its holder's witness asks for a VIP that was acquired, or kept in a conflict; one that is on its way
@@ -639,10 +728,12 @@ class Daemon:
             await self._offer_original()
             await self.kernel.start()
             self._kept.guard.arm()
+            await self.hooks.start()
             if not self.done.is_set():
                 await self.engine.start(self.on_engine)
         except BaseException:
             self.done.set()
+            await self.hooks.close()
             await self.kernel.close()
             await self._close_controls()
             raise
@@ -656,11 +747,16 @@ class Daemon:
         for timer in (self._timer, self._telling_timer):
             if timer is not None:
                 timer.cancel()
+        self._releases.close()
+        held = self.kernel.held()
         await self.kernel.close()
+        for key in held:
+            self.journal.record("released", vip=key.split("#")[0], node=self.state.settings.node)
         self._kept.guard.disarm()
         self.audit.close(self.failure or "left")
         self._events_file.close()
         await self._close_controls()
+        await self.hooks.close()
         self.journal.record("stopped", reason=self.failure or "left")
         if self.failure is not None:
             print(f"wackamole: {self.failure}", file=sys.stderr)
@@ -755,7 +851,7 @@ class Daemon:
             warnings.append(f"{self._too_large} messages were too large to send: fewer VIPs, or shorter names")
         if self._bad_messages:
             warnings.append(f"{self._bad_messages} messages could not be read")
-        warnings += self.kernel.warnings()
+        warnings += self.kernel.warnings() + self.hooks.warnings()
         found = status_of(
             self.state,
             cluster=self.config.cluster.name,
@@ -769,6 +865,7 @@ class Daemon:
             warnings=tuple(warnings),
         )
         found["notify"] = self.kernel.listed.describe()
+        found["hooks"] = self.hooks.describe()
         left = self._kept.succession
         found["process"] = {
             "pid": os.getpid(),

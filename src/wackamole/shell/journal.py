@@ -28,6 +28,7 @@ WARNINGS = frozenset(
         "evict",
         "failed",
         "fence_broken",
+        "hook_failed",
         "message_too_large",
         "not_remembered",
         "original_exposed",
@@ -35,14 +36,17 @@ WARNINGS = frozenset(
         "paused",
         "renewed_late",
         "restart_refused",
+        "routing_failed",
         "suspect",
         "wackatrl_refused",
     }
 )
-DETAILS = frozenset({"kernel", "acquired", "released"})
+DETAILS = frozenset({"kernel", "acquired", "released", "hook"})
 """Logged only when asked to be verbose; always in the history."""
 
 Entry = dict[str, object]
+COMMON_FIELDS = ("number", "time", "monotonic", "event")
+"""What every entry has."""
 
 
 def line(what: str, fields: Mapping[str, object]) -> str:
@@ -66,11 +70,11 @@ class Journal:
         self._history: deque[Entry] = deque(maxlen=HISTORY_MAX)
         self._followers: set[asyncio.Queue[Entry]] = set()
         self._number = 0
-        self._listener: Callable[[Entry], None] = lambda _: None
+        self._listeners: list[Callable[[Entry], None]] = []
 
     def listen(self, listener: Callable[[Entry], None]) -> None:
         """Have somebody told of every entry, before it is written."""
-        self._listener = listener
+        self._listeners.append(listener)
 
     def record(self, what: str, **fields: object) -> None:
         """Write one event down."""
@@ -87,7 +91,8 @@ class Journal:
             **{k: str(v) for k, v in fields.items()},
         }
         self._history.append(entry)
-        self._listener(entry)
+        for listener in self._listeners:
+            listener(entry)
         for follower in self._followers:
             if not follower.full():
                 follower.put_nowait(entry)

@@ -19,13 +19,16 @@ from dataclasses import replace
 
 from ...advice import Neighbours
 from ...core.model import Address, NodeId, NotEligible, OnWire, Vip, VipKey
+from ...routing import Route, Rule
 from .announce import Announcement, Announcer, Sender
 from .claims import Claim, Ears
+from .connections import Connections
 from .duplicates import Duplicates
 from .fencing import Fencing, Unfenced
 from .keeper import Job, Keeper, Outcome
 from .listed import Listed, Notify
 from .peers import TOUCH_SECONDS, Peers, packed_addresses
+from .routes import Routing
 from .rtnl import FOR_EVER, RTM_DELADDR, RTM_DELLINK, Link, NetlinkError, Notifications, Placed, Rtnl
 from .surroundings import Surroundings, packed
 from .witness import Place, Witness, question
@@ -60,7 +63,8 @@ class Kernel:
     says whether the group has settled: only then a carrier that came back counts. `peers`: the other nodes' own
     addresses. `inherited`: a former process has left these on the interfaces for this one. `withdraw_after`: claims by
     another host until a VIP is left to it; None: never. `notify`: who is told of a VIP besides its segment; `on_neighbours` is
-    given what the other members may know of this host's neighbours."""
+    given what the other members may know of this host's neighbours. `routing`: what is there while a VIP is.
+    `keep_connections`: VIPs whose TCP connections are left as they are when they go."""
 
     def __init__(
         self,
@@ -81,6 +85,8 @@ class Kernel:
         on_witnessed: Callable[[VipKey, NodeId, OnWire], None] = lambda *_: None,
         notify: Notify | None = None,
         on_neighbours: Callable[[Neighbours], None] = lambda _: None,
+        routing: Mapping[VipKey, tuple[Route | Rule, ...]] | None = None,
+        keep_connections: frozenset[VipKey] = frozenset(),
     ) -> None:
         self._vips = vips
         self._around = Surroundings(interfaces, link_up_delay_ms)
@@ -120,9 +126,24 @@ class Kernel:
             on_record=on_record,
             withdraw_after=withdraw_after,
         )
+        self._routing = Routing(
+            routing or {},
+            self._index,
+            self._around.name_of,
+            lambda what, why: self._say("routing_failed", {"what": what, "reason": why}),
+        )
+        self._keep_connections = keep_connections
+        self._connections = Connections(
+            lambda ip: any(a.ip == ip for a in self._keeper.held_now),
+            lambda number: self._say("connections_destroyed", {"number": str(number)}),
+            lambda why: self._say("connections_kept", {"reason": why}),
+        )
         self._serial = 0
         self._wanted: tuple[Vip, ...] = inherited
         self._held: tuple[VipKey, ...] = ()
+        self._ips: dict[VipKey, tuple[bytes, ...]] = {}  # of what is held
+        self._gone: list[bytes] = []
+        self._following: asyncio.Handle | None = None
         self._said: tuple[tuple[VipKey, NotEligible], ...] | None = None
         self._put_back: deque[float] = deque(maxlen=PUT_BACK_MAX)
         self._putting_back = False
@@ -152,6 +173,9 @@ class Kernel:
         self.listed.start(guarded)
         self._keeper.start(lambda outcome: self._call(self._done, outcome), self._keeper_failed)
         self._loop.add_reader(self._watch.fileno(), self._on_notice)
+        self._routing.start()
+        if any(v.key not in self._keep_connections for v in self._vips):
+            self._connections.start()
         self._keeper.put(self._job())
         self.fence_changed()
 
@@ -170,6 +194,8 @@ class Kernel:
     def hold_exactly(self, serial: int, vips: tuple[Vip, ...]) -> None:
         """From now on exactly these; `on_confirmed` answers for the latest serial, within this call if it is soon done."""
         self._serial, self._wanted = serial, vips
+        wanted = {v.key for v in vips}
+        self._routing.shrink(k for k in self._held if k in wanted)
         self._keeper.put(self._job())
         outcome = self._keeper.wait(FIRST_SECONDS)
         if outcome is not None:
@@ -200,9 +226,7 @@ class Kernel:
             self._on_peers_failed(wrong)
 
     def _on_peers_failed(self, wrong: OSError) -> None:
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._on_record, "neighbours_unreadable", {"reason": str(wrong)})
+        self._say("neighbours_unreadable", {"reason": str(wrong)})
 
     def _touch_peers(self) -> None:
         self._ask_peers(Peers.touch)
@@ -218,7 +242,7 @@ class Kernel:
         if self._watch is not None and self._loop is not None:
             self._loop.remove_reader(self._watch.fileno())
             self._watch.close()
-        for timer in (self._again, self._touching, self._putting_off):
+        for timer in (self._again, self._touching, self._putting_off, self._following):
             if timer is not None:
                 timer.cancel()
         if self._look is not None:
@@ -231,7 +255,13 @@ class Kernel:
         self._serial += 1  # nobody waits for the last one
         self._wanted = ()
         self._keeper.put(self._job())
+        self._routing.shrink(())
         await asyncio.to_thread(self._keeper.stop)
+        for key in self._ips.keys() - self._keep_connections:
+            self._gone += self._ips[key]
+        self._connections.gone(self._gone)
+        await asyncio.to_thread(self._routing.close)
+        await asyncio.to_thread(self._connections.close)
         self._peers_thread.shutdown(wait=False, cancel_futures=True)
         await self.fencing.close()
 
@@ -277,7 +307,12 @@ class Kernel:
             self._waited_for = outcome  # the interface was deleted a moment ago: it may come back
             self._wake_when_due()
             return
+        for key in set(self._held) - set(outcome.held):
+            self._gone += self._ips.get(key, ()) if key not in self._keep_connections else ()
         self._held = outcome.held
+        self._ips = {
+            v.key: tuple(packed(a.ip) for a in v.addresses) for v in self._wanted if v.key in set(outcome.held)
+        }
         if outcome.announced:
             self._announcer.announce(outcome.announced, first=1)
             self.listed.acquired(outcome.announced)
@@ -297,6 +332,8 @@ class Kernel:
             self.times_put_back += outcome.added
         self._putting_back = False
         self._on_confirmed(outcome.serial, outcome.held, outcome.refused)
+        if self._following is None and self._loop is not None:
+            self._following = self._loop.call_soon(self._follow)  # the group hears of it first
 
     def _announcements(self, vip: Vip) -> list[Announcement]:
         found = []
@@ -330,7 +367,24 @@ class Kernel:
     def warnings(self) -> list[str]:
         """What an operator should know now."""
         deaf = [f"other hosts' claims on {name} are not seen: {why}" for name, why in sorted(self._ears.deaf.items())]
-        return self.duplicates.warnings() + deaf
+        return self.duplicates.warnings() + self._routing.warnings() + deaf
+
+    # -- what comes and goes with a VIP ------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        self._following = None
+        self._routing.hold(self._held)
+        gone, self._gone = self._gone, []
+        self._connections.gone(gone)
+
+    def _index(self, interface: str) -> int | None:
+        name = self._around.name_of(interface)
+        return next((link.index for link in self._around.links.values() if link.name == name), None)
+
+    def _say(self, what: str, fields: dict[str, str]) -> None:
+        """From any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._on_record, what, fields)
 
     # -- what changes around us -------------------------------------------------------------------------------------------
 
