@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -67,8 +69,11 @@ class Told:
 
 
 def story(talk: Callable[[Told], Awaitable[None]], *hooks: HookConfig) -> list[dict[str, Any]]:
+    surprises: list[dict[str, Any]] = []  # of any of them a daemon would end
+
     async def main() -> list[dict[str, Any]]:
         told = Told(*hooks)
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: surprises.append(context))
         await told.hooks.start()
         try:
             await talk(told)
@@ -76,7 +81,10 @@ def story(talk: Callable[[Told], Awaitable[None]], *hooks: HookConfig) -> list[d
             await told.hooks.close(WITHIN_SECONDS)
         return told.results
 
-    return asyncio.run(main())
+    results = asyncio.run(main())
+    gc.collect()
+    assert surprises == []
+    return results
 
 
 def lines(path: Path) -> list[str]:
@@ -229,9 +237,17 @@ def test_hooks_that_hang_everywhere_are_told_and_the_rest_goes_on() -> None:
     assert [r["outcome"] for r in results] == ["timeout"] * (AT_ONCE_MAX + 4)
 
 
-def test_a_runner_that_is_killed_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("waiting", [0, 2000])
+def test_a_runner_that_is_killed_is_replaced(waiting: int) -> None:
+    """Also one that had stood still, with more waiting for it than a pipe takes."""
+
     async def talk(told: Told) -> None:
         assert told.hooks._process is not None
+        told.hooks._process.send_signal(signal.SIGSTOP)
+        for _ in range(waiting):
+            told.hooks.happened("acquired", "web", about("web"))
+        while told.hooks._waiting:
+            told.hooks._flush()
         told.hooks._process.kill()
         await told.until(lambda: len(told.results) == 2)
         assert [r["what"] for r in told.results] == ["hook_failed", "hook"]

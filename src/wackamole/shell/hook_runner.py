@@ -1,4 +1,4 @@
-"""The process that runs the hooks' programs, so that the daemon never does: starting one costs its parent a few ms.
+"""The process that runs the hooks' programs, so that the daemon never does: its threads would stand still meanwhile.
 
 Reads jobs and writes what became of them, one JSON object a line. It ends when its input does and every job has ended.
 Jobs that share a lane (a VIP, mostly) run one after the other, as they came; a program that hangs delays its own lanes until
@@ -95,10 +95,13 @@ async def run(job: Job) -> Result:
     began = time.monotonic()
     if job.start_by is not None and began > job.start_by:
         return Result(job.number, "too late")
+    told = os.memfd_create("told")  # no pipe: a program need not read it
     try:
+        os.write(told, job.text.encode() + b"\n")
+        os.lseek(told, 0, os.SEEK_SET)
         process = await asyncio.create_subprocess_exec(
             *job.command,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=told,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             env=job.environment,
@@ -107,10 +110,9 @@ async def run(job: Job) -> Result:
         )
     except (OSError, ValueError) as wrong:
         return Result(job.number, "not started", said=_one_line(str(wrong)))
-    assert process.stdin is not None
+    finally:
+        os.close(told)
     assert process.stderr is not None
-    process.stdin.write(job.text.encode() + b"\n")
-    process.stdin.close()
     heard = bytearray()
     listening = asyncio.get_running_loop().create_task(_listen(process.stderr, heard))
     timed_out = False
