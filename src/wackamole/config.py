@@ -612,7 +612,7 @@ class _Reader:
     def control(self, table: dict[str, Any]) -> ControlConfig:
         self.keys(table, "control", ("socket", "read_only_for_others", "original"))
         path = self.text(table, "control", "socket", f"{RUN_DIR}/control.sock") or ""
-        if not path.startswith("/"):
+        if not path.startswith("/") or "\0" in path:
             self.wrong("control.socket", f"{_shown(path)} must be an absolute path")
         elif len(path.encode()) > PATH_BYTES_MAX:
             self.wrong("control.socket", f"is longer than the {PATH_BYTES_MAX} bytes that a socket's path may have")

@@ -113,18 +113,18 @@ class OriginalServer:
         await self._turn()
         try:
             if command is Command.LIST:
-                listed = self._listing(await self._asked("status"))
+                listed = self._listing(await self._asked("status", peer))
                 return encode(listed) if listed else b""
             self._record("wackatrl", command=command.name.lower(), verb=VERBS[command], peer=peer)
-            await self._asked(VERBS[command])
+            await self._asked(VERBS[command], peer)
         except Refused as no:
             self._record("wackatrl_refused", command=command.name.lower(), peer=peer, reason=str(no))
             return NOT_DONE if command is not Command.LIST else b""
         return DONE
 
-    async def _asked(self, verb: str) -> Any:
+    async def _asked(self, verb: str, peer: str) -> Any:
         result = None
-        async for said in self._handler(verb, {"verb": verb, "force": True}):
+        async for said in self._handler(verb, {"verb": verb, "force": True, "by": f"wackatrl:{peer}"}):
             result = said.get("result", result)
         return result
 
