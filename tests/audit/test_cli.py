@@ -69,7 +69,7 @@ def test_a_period_can_be_chosen(tmp_path: Path) -> None:
     assert wackamole("audit", "--since", "2023-11-14T22:13:20.100+00:00", *doubled).returncode == 1
     done = wackamole("audit", "--since", "yesterday", *doubled)
     assert done.returncode == 2
-    assert "'yesterday' is no time" in done.stderr
+    assert "'yesterday' is not a time" in done.stderr
     done = wackamole("audit", "--since", "2024-01-01", *doubled)
     assert (done.returncode, done.stderr) == (2, "the records have nothing of that period\n")
 
