@@ -91,7 +91,7 @@ def test_a_fresh_fill_gives_shares_within_one_of_the_weights(facts: Placement) -
 def check_shares(after: Placement) -> None:
     weight = sum(r.weight for r in after.reports.values())
     for node, r in after.reports.items():
-        assert abs(after.loads[node] * weight - len(after.rows) * r.weight) < weight
+        assert abs(after.held[node] * weight - len(after.rows) * r.weight) < weight
 
 
 @given(clusters(ineligible=False))
@@ -124,7 +124,7 @@ def fewest_moves(facts: Placement) -> int:
         share = facts.reports[nodes[i]].weight
         for count in range(left + 1):
             if abs(count * weight - total * share) < weight:
-                go(i + 1, left - count, cost + max(0, facts.loads[nodes[i]] - count))
+                go(i + 1, left - count, cost + max(0, facts.held[nodes[i]] - count))
 
     go(0, total, 0)
     return best[0]

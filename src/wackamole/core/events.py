@@ -126,6 +126,13 @@ class BalanceRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadMeasured:
+    """This host's load, in hundredths; None: it cannot be told any more."""
+
+    load: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """A deadline was due; the time is `step`'s argument."""
 
@@ -147,5 +154,6 @@ Event = (
     | RestartRequested
     | SegmentAsked
     | BalanceRequested
+    | LoadMeasured
     | TimePassed
 )

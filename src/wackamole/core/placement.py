@@ -1,28 +1,34 @@
-"""Who should hold what: one explainable chain, used three ways.
+"""Who should hold what: one chain of filters and scorers that explains itself, used three ways.
 
-    eligible → not drained → preferred → furthest below its share → stable tie-break
+    not forbidden, not leaving, weight → nothing against it → preferred → furthest below its share → node number
 
 `fill` gives out what nobody holds and moves nothing else; `refuge` says where a VIP goes that has to leave its holder;
 `balance` lists the fewest moves that bring every member to its share. All are pure functions of *delivered* facts, in
-integers, with the node id as the last tie-break, so that members who know the same compute the same (hazard 9).
+integers, with the node id as the last tie-break, so that members who know the same compute the same (hazard 9). `why` tells
+people what these very functions find.
 
-A member's share is its quota of all VIPs by weight (Hamilton's method: floor, and the rest one by one), so no member is
-ever a whole VIP away from its exact proportion. Who gets the remainders is open; it goes to those who already have
-more, because that saves moves.
+A member's share is its quota of all VIPs (Hamilton's method: floor, and the rest one by one), by weight, or by another rule
+of shares.py, so no member is ever a whole VIP away from its exact proportion. Who gets the remainders is open; it goes to
+those who already have more, because that saves moves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 
 from .electorate import quorate
-from .model import NodeId, NotEligible, Report, Row, VipKey
+from .model import By, NodeId, NotEligible, Report, Row, Rule, Sharer, Shares, VipKey
+from .shares import RULES, by_weight, relieves
 
 Preferences = Mapping[VipKey, tuple[str, ...]]
+Quotas = Mapping[NodeId, int]
+BY_WEIGHT = Shares()
 
 
 class Placement:
-    """The facts of one moment, indexed. Nothing in here is changed but the loads, by `take`."""
+    """The facts of one moment, indexed. Nothing in here is changed but how much each holds, by `take` and `shift`."""
 
     def __init__(
         self,
@@ -30,6 +36,7 @@ class Placement:
         reports: Iterable[Report],
         evicted: Iterable[NodeId] = (),
         prefer: Preferences | None = None,
+        shares: Shares = BY_WEIGHT,
     ) -> None:
         self.rows: dict[VipKey, Row] = {row.key: row for row in rows}
         gone = frozenset(evicted)
@@ -37,6 +44,7 @@ class Placement:
             r.node: r for r in sorted(reports, key=lambda r: r.node) if r.node not in gone
         }
         self.prefer: Preferences = prefer or {}
+        self.by = shares
         self._known = {node: frozenset(r.known) for node, r in self.reports.items()}
         self._ineligible = {node: dict(r.ineligible) for node, r in self.reports.items()}
         self._quorate = quorate(self.reports.values())
@@ -44,11 +52,16 @@ class Placement:
         for node, report in self.reports.items():
             first.setdefault(report.name, node)
         self._second = frozenset(n for n, r in self.reports.items() if first[r.name] != n)
-        self.loads: dict[NodeId, int] = dict.fromkeys(self.reports, 0)
+        self.held: dict[NodeId, int] = dict.fromkeys(self.reports, 0)
         for row in self.rows.values():
             owner = row.target if row.target is not None else row.holder
-            if owner in self.loads:
-                self.loads[owner] += 1
+            if owner in self.held:
+                self.held[owner] += 1
+        known = [r.load for r in self.reports.values() if r.load is not None]
+        mean = sum(known) // len(known) if known else 0
+        self.loads = {n: mean if r.load is None else r.load for n, r in self.reports.items()}
+        """Hundredths; of who has announced none, the mean."""
+        self._shares: dict[NodeId, int] | None = None
 
     def why_not(self, node: NodeId, key: VipKey) -> NotEligible | None:
         """The first reason why `node` may not (`forbids`) or should rather not hold the VIP, or None."""
@@ -76,44 +89,123 @@ class Placement:
         reason = self.why_not(node, key)
         return reason is not None and reason.forbids
 
-    def _rank(self, node: NodeId, key: VipKey, quotas: Mapping[NodeId, int]) -> tuple[int, int, int, int, int]:
-        report = self.reports[node]
-        preferred = self.prefer.get(key, ())
-        wish = preferred.index(report.name) if report.name in preferred else len(preferred)
-        load = self.loads[node]
-        below = load - quotas.get(node, 0)
-        relative = (load + 1) * 720_720 // report.weight if report.weight else 1 << 62
-        return (int(self.why_not(node, key) is not None), wish, min(below, 0), relative, node)
+    def shares(self) -> dict[NodeId, int]:
+        """Each member's share as the rule says it; by weight, if that cannot tell."""
+        if self._shares is None:
+            self._shares = self._shares_by(self.by.rule if self.by.by is By.ENTRY_POINT else RULES[self.by.by])
+        return self._shares
+
+    def _shares_by(self, rule: Rule | None) -> dict[NodeId, int]:
+        sharers = tuple(Sharer(r.name, r.weight, r.load, self.held[n]) for n, r in self.reports.items())
+        found = rule(sharers) if rule is not None else None
+        return dict(zip(self.reports, by_weight(sharers) if found is None else found, strict=True))
 
     def candidates(self, key: VipKey) -> list[NodeId]:
         """Members that may take the VIP: no hard reason against them, not on their way out, capacity above zero."""
         return [n for n, r in self.reports.items() if not r.leaving and r.weight > 0 and not self.forbidden(n, key)]
 
-    def choose(self, key: VipKey, quotas: Mapping[NodeId, int]) -> NodeId | None:
+    def choose(self, key: VipKey, quotas: Quotas) -> NodeId | None:
         """The best candidate, or None if there is none."""
-        return min(self.candidates(key), key=lambda n: self._rank(n, key, quotas), default=None)
+        return self.best(self.candidates(key), key, quotas)
+
+    def best(self, among: Sequence[NodeId], key: VipKey, quotas: Quotas) -> NodeId | None:
+        """The one that the scorers leave; None of nobody."""
+        left = among
+        for step in self.steps(among, key, quotas):
+            left = step.left
+        return left[0] if left else None
+
+    def steps(self, among: Sequence[NodeId], key: VipKey, quotas: Quotas) -> Iterator[Step]:
+        """What each scorer in turn says of those that the one before has left, and whom it leaves."""
+        left = tuple(among)
+        for name, score in SCORERS:
+            if len(left) < 2:
+                return
+            scores = tuple((n, score(self, n, key, quotas)) for n in left)
+            least = min(found for _, found in scores)
+            left = tuple(n for n, found in scores if found == least)
+            yield Step(name, scores, left)
 
     def take(self, node: NodeId) -> None:
         """Count one more VIP for `node`."""
-        self.loads[node] += 1
+        self.held[node] += 1
+
+    def shift(self, source: NodeId, target: NodeId) -> None:
+        """Count one VIP, and what of the load may be its own, for `target` instead of `source`."""
+        part = self.loads[source] // max(1, self.held[source])
+        self.loads[source] -= part
+        self.loads[target] += part
+        self.held[source] -= 1
+        self.held[target] += 1
 
     def quotas(self) -> dict[NodeId, int]:
         """Each member's fair number of VIPs. Who is drained, leaving or has weight 0 has none, unless all are."""
+        return self._quotas_by(self.shares())
+
+    def quotas_without_load(self) -> dict[NodeId, int]:
+        """The same, if nobody looked at the loads."""
+        return self._quotas_by(self._shares_by(by_weight)) if self.by.follows_load else self.quotas()
+
+    def _quotas_by(self, share: Mapping[NodeId, int]) -> dict[NodeId, int]:
         sharing = [r for r in self.reports.values() if r.weight > 0 and not r.leaving and not r.draining]
         sharing = sharing or [r for r in self.reports.values() if r.weight > 0 and not r.leaving]
         total = sum(1 for key in self.rows if any(not self.forbidden(r.node, key) for r in sharing))
-        weight = sum(r.weight for r in sharing)
-        if not weight:
+        whole = sum(share[r.node] for r in sharing)
+        if not whole and sharing:  # a rule that gives nobody anything
+            share = self._shares_by(by_weight)
+            whole = sum(share[r.node] for r in sharing)
+        if not whole:
             return {}
-        floors = {r.node: total * r.weight // weight for r in sharing}
+        floors = {r.node: total * share[r.node] // whole for r in sharing}
         rest = total - sum(floors.values())
-        remainder = {r.node: total * r.weight % weight for r in sharing}
+        remainder = {r.node: total * share[r.node] % whole for r in sharing}
         for node in sorted(
             (n for n in floors if remainder[n]),
-            key=lambda n: (-(self.loads[n] > floors[n]), -remainder[n], n),
+            key=lambda n: (-(self.held[n] > floors[n]), -remainder[n], n),
         )[:rest]:
             floors[node] += 1
         return floors
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One scorer's word: the score of each member that was left, least is best, and who is left by it."""
+
+    scorer: str
+    scores: tuple[tuple[NodeId, int], ...]
+    left: tuple[NodeId, ...]
+
+
+def _objection(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> int:
+    return int(facts.why_not(node, key) is not None)
+
+
+def _wish(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> int:
+    preferred, name = facts.prefer.get(key, ()), facts.reports[node].name
+    return preferred.index(name) if name in preferred else len(preferred)
+
+
+def _below(facts: Placement, node: NodeId, _key: VipKey, quotas: Quotas) -> int:
+    return min(facts.held[node] - quotas.get(node, 0), 0)
+
+
+def _fullness(facts: Placement, node: NodeId, _key: VipKey, _quotas: Quotas) -> int:
+    share = facts.shares()[node]
+    return (facts.held[node] + 1) * 72_072_000 // share if share else 1 << 62
+
+
+def _number(_facts: Placement, node: NodeId, _key: VipKey, _quotas: Quotas) -> int:
+    return node
+
+
+SCORERS: tuple[tuple[str, Callable[[Placement, NodeId, VipKey, Quotas], int]], ...] = (
+    ("nothing against it", _objection),
+    ("preferred", _wish),
+    ("below its share", _below),
+    ("least for its share", _fullness),
+    ("first by number", _number),
+)
+"""In this order; each leaves those with the least score to the next."""
 
 
 def free(row: Row, rows_by_ip: Mapping[str, Sequence[Row]]) -> bool:
@@ -155,80 +247,126 @@ def fill(placement: Placement) -> list[tuple[VipKey, NodeId]]:
     return given
 
 
-def refuge(placement: Placement, key: VipKey, quotas: Mapping[NodeId, int]) -> NodeId | None:
+def refuge(placement: Placement, key: VipKey, quotas: Quotas) -> NodeId | None:
     """Where a VIP goes that its holder must or should let go: a candidate other than the holder that nothing speaks
     against; if the holder may not keep it, also one that is drained. None: nobody."""
     row = placement.rows[key]
     others = [n for n in placement.candidates(key) if n != row.holder]
     if row.holder is not None and not placement.forbidden(row.holder, key):
         others = [n for n in others if placement.why_not(n, key) is None]
-    return min(others, key=lambda n: placement._rank(n, key, quotas), default=None)
+    return placement.best(others, key, quotas)
 
 
-def balance(placement: Placement, onto: Iterable[NodeId] | None = None) -> list[tuple[VipKey, NodeId]]:
+class Stays(Enum):
+    """Why balance leaves a VIP with its holder, or does not give it to a member."""
+
+    UNDER_WAY = "it is on its way, or its holder is not in the group"
+    OPERATOR = "an operator put it there (until `balance`)"
+    PREFERENCE = "a preference decides where it is"
+    SHARE_KEPT = "its holder has no more than its share"
+    NOBODY = "nobody else may take it now"
+    HOLDER = "it has it"
+    FRESH = "it has not been a member for long enough"
+    SHARE_FULL = "it has its share"
+    NO_RELIEF = "it would be loaded hardly less than the holder"
+    LOADS_FOLLOW = "only the loads ask for it, and they must first follow the last move"
+
+
+def balance(
+    placement: Placement, onto: Iterable[NodeId] | None = None, for_load: int = 0
+) -> list[tuple[VipKey, NodeId]]:
     """The fewest moves after which every VIP is where it is preferred and every member has its share, as far as
-    eligibility allows; `onto`: only to these. In-flight, sticky and orphaned VIPs stay as they are."""
-    quotas = placement.quotas()
-    welcome = frozenset(placement.reports if onto is None else onto)
-    moves: list[tuple[VipKey, NodeId]] = []
-    movable = [
-        row
-        for key, row in sorted(placement.rows.items())
-        if row.holder is not None and row.holder == row.target and row.holder in placement.loads
-        if not row.sticky and not row.releasing
-    ]
-    settled: set[VipKey] = set()
+    eligibility allows; `onto`: only to these; `for_load`: at most so many that weights alone would not ask for. In-flight,
+    sticky and orphaned VIPs stay as they are."""
+    return Balance(placement, onto, for_load).moves
 
-    def move(row: Row, to: NodeId) -> None:
-        assert row.holder is not None
-        moves.append((row.key, to))
-        placement.loads[row.holder] -= 1
-        placement.loads[to] += 1
-        settled.add(row.key)
 
-    for row in movable:
-        preferred = placement.prefer.get(row.key, ())
+class Balance:
+    """One round, made when it is constructed: `moves`, and what it has against any other."""
+
+    def __init__(self, placement: Placement, onto: Iterable[NodeId] | None = None, for_load: int = 0) -> None:
+        self.facts = placement
+        self.quotas = placement.quotas()
+        self.moves: list[tuple[VipKey, NodeId]] = []
+        self._without_load = placement.quotas_without_load()
+        self._for_load = for_load
+        self._welcome = frozenset(placement.reports if onto is None else onto)
+        self._settled: set[VipKey] = set()  # moved in this round, or by a preference where it is
+        movable = [row for _, row in sorted(placement.rows.items()) if self.fixed(row) is None]
+        for row in movable:
+            self._to_preferred(row)
+        while self._one_move(movable):
+            pass
+
+    def fixed(self, row: Row) -> Stays | None:
+        """Why this VIP is none of balance's business."""
+        if row.holder is None or row.holder != row.target or row.holder not in self.facts.held or row.releasing:
+            return Stays.UNDER_WAY
+        return Stays.OPERATOR if row.sticky else None
+
+    def keeps(self, row: Row) -> Stays | None:
+        """Why its holder need not give this VIP away, as of now."""
+        if row.key in self._settled:
+            return Stays.PREFERENCE
         assert row.holder is not None
+        return None if self.facts.held[row.holder] > self.quotas.get(row.holder, 0) else Stays.SHARE_KEPT
+
+    def refuses(self, row: Row, to: NodeId) -> Stays | NotEligible | None:
+        """Why this VIP does not go there for the sake of shares, as of now."""
+        facts, holder = self.facts, row.holder
+        assert holder is not None
+        if to == holder:
+            return Stays.HOLDER
+        if to not in self._welcome:
+            return Stays.FRESH
+        if facts.held[to] >= self.quotas.get(to, 0):
+            return Stays.SHARE_FULL
+        reason = facts.why_not(to, row.key)
+        if reason is not None:
+            return reason
+        if not facts.by.follows_load:
+            return None
+        if facts.by.by is By.LOAD and not relieves(
+            facts.loads[to], facts.loads[holder], facts.held[holder], facts.by.hysteresis
+        ):
+            return Stays.NO_RELIEF
+        return Stays.LOADS_FOLLOW if self._only_load_asks(holder, to) and self._for_load <= 0 else None
+
+    def _only_load_asks(self, source: NodeId, to: NodeId) -> bool:
+        held, plain = self.facts.held, self._without_load
+        return held[source] <= plain.get(source, 0) or held[to] >= plain.get(to, 0)
+
+    def _to_preferred(self, row: Row) -> None:
+        facts = self.facts
+        preferred = facts.prefer.get(row.key, ())
         if not preferred:
-            continue
-        able = {
-            placement.reports[n].name: n for n in placement.candidates(row.key) if placement.why_not(n, row.key) is None
-        }
+            return
+        able = {facts.reports[n].name: n for n in facts.candidates(row.key) if facts.why_not(n, row.key) is None}
         best = next((able[name] for name in preferred if name in able), None)
         if best is None:
-            continue
-        settled.add(row.key)  # a preference is not for balance to undo
-        if best != row.holder and best in welcome:
-            move(row, best)
+            return
+        self._settled.add(row.key)  # a preference is not for balance to undo
+        if best != row.holder and best in self._welcome:
+            self._move(row, best)
 
-    while True:
-        over = sorted(
-            (n for n in placement.loads if placement.loads[n] > quotas.get(n, 0)),
-            key=lambda n: (quotas.get(n, 0) - placement.loads[n], n),
-        )
-        found = _one_move(placement, movable, settled, over, quotas, welcome)
-        if found is None:
-            return moves
-        move(*found)
+    def _one_move(self, movable: Sequence[Row]) -> bool:
+        held, quotas = self.facts.held, self.quotas
+        over = sorted((n for n in held if held[n] > quotas.get(n, 0)), key=lambda n: (quotas.get(n, 0) - held[n], n))
+        for source in over:
+            for row in movable:
+                if row.holder != source or self.keeps(row) is not None:
+                    continue
+                able = [n for n in self.facts.candidates(row.key) if self.refuses(row, n) is None]
+                if able:
+                    to = min(able, key=lambda n: (held[n] - quotas[n], n))
+                    if self.facts.by.follows_load and self._only_load_asks(source, to):
+                        self._for_load -= 1
+                    self._move(row, to)
+                    return True
+        return False
 
-
-def _one_move(
-    placement: Placement,
-    movable: Sequence[Row],
-    settled: set[VipKey],
-    over: Sequence[NodeId],
-    quotas: Mapping[NodeId, int],
-    welcome: frozenset[NodeId],
-) -> tuple[Row, NodeId] | None:
-    for source in over:
-        for row in movable:
-            if row.holder != source or row.key in settled:
-                continue
-            able = [
-                n
-                for n in placement.candidates(row.key)
-                if n in welcome and placement.loads[n] < quotas.get(n, 0) and placement.why_not(n, row.key) is None
-            ]
-            if able:
-                return row, min(able, key=lambda n: (placement.loads[n] - quotas[n], n))
-    return None
+    def _move(self, row: Row, to: NodeId) -> None:
+        assert row.holder is not None
+        self.moves.append((row.key, to))
+        self.facts.shift(row.holder, to)
+        self._settled.add(row.key)

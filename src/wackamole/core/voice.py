@@ -147,10 +147,16 @@ def represent(w: Work) -> None:
         return
     since = dict(w.s.member_since)
     steady = [n for n in w.reports if w.now_ms - since.get(n, w.now_ms) >= settings.settle_ms]
-    moves = placing.balance(w.placement(), steady)
+    moves = placing.balance(w.placement(), steady, moves_for_load(w))
     if settings.moves_per_round is not None:
         moves = moves[: settings.moves_per_round]
     say_moves(w, moves)
+
+
+def moves_for_load(w: Work) -> int:
+    """How many VIPs may move now that only the load asks for: none until the loads have followed the last change."""
+    shares, since_ms = w.s.settings.shares, w.s.shares_changed_ms
+    return shares.moves_per_round if since_ms is not None and w.now_ms - since_ms >= shares.pause_ms else 0
 
 
 def say_moves(w: Work, moves: Iterable[tuple[VipKey, NodeId]]) -> None:

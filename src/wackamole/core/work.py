@@ -175,7 +175,10 @@ class Work:
 
     def placement(self) -> placing.Placement:
         """The facts for placement."""
-        return placing.Placement(self.rows.values(), self.reports.values(), self.evicted, dict(self.s.settings.prefer))
+        settings = self.s.settings
+        return placing.Placement(
+            self.rows.values(), self.reports.values(), self.evicted, dict(settings.prefer), settings.shares
+        )
 
     def first(self) -> NodeId | None:
         """The first member in good standing, as of now."""
