@@ -264,7 +264,6 @@ class Stays(Enum):
     OPERATOR = "an operator put it there (until `balance`)"
     PREFERENCE = "a preference decides where it is"
     SHARE_KEPT = "its holder has no more than its share"
-    NOBODY = "nobody else may take it now"
     HOLDER = "it has it"
     FRESH = "it has not been a member for long enough"
     SHARE_FULL = "it has its share"

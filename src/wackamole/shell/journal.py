@@ -26,11 +26,13 @@ WARNINGS = frozenset(
         "evict",
         "failed",
         "fence_broken",
+        "load_failed",
         "message_too_large",
         "not_remembered",
         "paused",
         "renewed_late",
         "restart_refused",
+        "shares_failed",
         "suspect",
     }
 )
