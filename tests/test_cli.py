@@ -111,6 +111,28 @@ def test_without_a_daemon_every_verb_says_so_and_exits_with_1(arguments: list[st
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--since", "yesterday"], "'yesterday' is not a duration such as 1h"),
+        (["--since", ""], "is not a duration"),
+        (["--since", "2026-13-01"], "is not a duration"),
+        (["--local", "--vip", "v"], "without --local"),
+    ],
+    ids=str,
+)
+def test_events_that_cannot_be_asked_for(arguments: list[str], words: str) -> None:
+    done = wackamole("events", *arguments)
+    assert done.returncode == 2
+    assert words in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("since", ["1h", "1.5s", "2026-11-26", "2026-11-26T10:00", "2026-11-26T10:00:00+01:00"])
+def test_times_that_events_understands(since: str) -> None:
+    done = wackamole("events", "--since", since)
+    assert (done.returncode, "no daemon answers" in done.stderr) == (1, True)
+
+
 OLD = "Group = shop\nVirtualInterfaces {{\n  eth0:192.0.2.10/24\n}}\n{more}"
 
 
@@ -120,7 +142,7 @@ def test_convert_writes_toml_and_tells_the_rest(tmp_path: Path) -> None:
     done = wackamole("convert", str(old), "--node", "a=10.0.0.11")
     assert done.returncode == 0
     assert 'address = "192.0.2.10/24"' in done.stdout
-    assert f"{old}:5:1  left out  PerlUse Shop" in done.stderr
+    assert f"{old}:5:1  carried over  PerlUse Shop" in done.stderr
     assert wackamole("convert", str(old), "--node", "a=10.0.0.11", "-o", str(new)).stdout == ""
     assert new.read_text() == done.stdout
     assert wackamole("check", str(new)).returncode == 0
@@ -154,11 +176,11 @@ def test_a_config_of_the_original_is_taken_as_it_is(tmp_path: Path) -> None:
     done = wackamole("run", "--config", str(old))
     assert done.returncode == 2
     assert "#wackamole: node NAME = ADDRESS" in done.stderr
-    old.write_text(OLD.format(more="Notify arp-cache\n#wackamole: node a = 127.0.0.1\n"))
+    old.write_text(OLD.format(more="Prefer 10.9.9.0/24\n#wackamole: node a = 127.0.0.1\n"))
     checked = wackamole("check", str(old))
     assert checked.returncode == 0
     assert "1 nodes, 1 VIPs" in checked.stdout
-    assert f"note: {old}:5:1  left out  Notify arp-cache" in checked.stdout
+    assert f"note: {old}:5:8  left out  Prefer 10.9.9.0/24" in checked.stdout
     assert "there is no node 'z' (there are: a)" in wackamole("run", "--config", str(old), "--node", "z").stderr
 
 

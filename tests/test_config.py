@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wackamole.config import ConfigError, find_self, load, parse, settings_for
-from wackamole.core.model import By, Shares
+from wackamole.core.model import By, Count, Shares
 
 BY_LOAD = '[balance]\nby = "load"\n[load]\n'
 GOOD = """\
@@ -55,8 +55,10 @@ def test_the_smallest_config_has_the_documented_defaults() -> None:
     assert config.engine.managed
     assert config.cluster.mature_ms == 5000
     assert config.balance.moves_per_round is None
+    assert config.balance.count is Count.VIPS
     assert (config.fence.duplicates, config.fence.withdraw_after) == ("announce", 5)
     assert config.control.socket == "/run/wackamole/control.sock"
+    assert config.control.original is None
     assert [n.id for n in config.nodes] == [11, 12]
     assert str(config.vips[0].vip.addresses[0]) == "192.0.2.10/32"
 
@@ -115,6 +117,7 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
         ('[engine]\ntype = "spread"\nretry = "1ms"', "engine.retry", "from 20ms"),
         ('[balance]\nmoves_per_round = "some"', "balance.moves_per_round", '"all" or a whole number'),
         ("[balance]\nmoves_per_round = -1", "balance.moves_per_round", '"all" or a whole number'),
+        ('[balance]\ncount = "all"', "balance.count", '"vips", "addresses"'),
         ('[balance]\nby = "luck"', "balance.by", '"count", "weight", "load", or "module:function"'),
         ('[balance]\nby = "no_such_module_here:shares"', "balance.by", "no installed distribution"),
         ('[load]\ninterval = "5s"', "load", 'only for by = "load"'),
@@ -144,6 +147,27 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
             "no interface name",
         ),
         ('[[vip]]\naddress = "192.0.2.255/24"', "vip[2].address", "broadcast address"),
+        ('[[vip]]\naddress = "192.0.2.1"\nroutes = "default"', "vip[2].routes", "list of texts"),
+        ('[[vip]]\naddress = "192.0.2.1"\nroutes = ["default"]', "vip[2].routes", '"default" needs a gateway'),
+        ('[[vip]]\naddress = "192.0.2.1"\nrules = ["from 192.0.2.1"]', "vip[2].rules", "needs a table"),
+        (f'[[vip]]\naddress = "192.0.2.1"\nrules = {["lookup 1"] * 65}', "vip[2].rules", "at most 64"),
+        ('[[vip]]\naddress = "192.0.2.1"\nconnections = "reset"', "vip[2].connections", '"destroy", "keep"'),
+        ('[[hook]]\ncommand = ["/bin/true"]', "hook[1]", "needs `on`"),
+        ('[[hook]]\non = ["aquired"]\ncommand = ["/bin/true"]', "hook[1].on", "did you mean 'acquired'"),
+        ('[[hook]]\non = ["view"]', "hook[1]", "either `command` or `python`"),
+        ('[[hook]]\non = ["view"]\ncommand = ["/bin/true"]\npython = "a:b"', "hook[1]", "either `command` or `python`"),
+        ('[[hook]]\non = ["view"]\npython = "os.system"', "hook[1].python", "no entry point"),
+        ('[[hook]]\non = ["view"]\ncommand = "/bin/true -v"', "hook[1].command", "no shell reads it"),
+        ('[[hook]]\non = ["view"]\ncommand = ["true"]', "hook[1].command", "absolute path"),
+        ('[[hook]]\non = ["view"]\ncommand = []', "hook[1].command", "1 to 64 words"),
+        ('[[hook]]\non = ["view"]\ncommand = ["/bin/a\\u0000b"]', "hook[1].command", "1 to 64 words"),
+        ('[[hook]]\non = ["view"]\ncommand = ["/bin/true"]\nvips = ["web-1"]', "hook[1].vips", "view concerns no VIP"),
+        ('[[hook]]\non = ["moved"]\ncommand = ["/bin/true"]\nvips = ["web-2"]', "hook[1].vips", "mean 'web-1'"),
+        ('[[hook]]\non = ["moved"]\ncommand = ["/bin/true"]\nnodes = ["c"]', "hook[1].nodes", "no node"),
+        ('[[hook]]\non = ["moved"]\ncommand = ["/bin/true"]\neach = "view"', "hook[1].each", '"vip", "round"'),
+        ('[[hook]]\non = ["moved"]\ncommand = ["/bin/true"]\ntimeout = "2h"', "hook[1].timeout", "to 1h"),
+        ('[[hook]]\non = ["moved"]\ncommand = ["/bin/true"]\nbudget = "2ms"', "hook[1].budget", "before_release"),
+        ('[[hook]]\non = ["before_release"]\ncommand = ["/bin/true"]\nbudget = "2s"', "hook[1].budget", "to 1s"),
         ('[[vip]]\naddress = "192.0.2.0/24"', "vip[2].address", "network address"),
         ('[[vip]]\naddress = "127.0.0.1"', "vip[2].address", "cannot be served"),
         ('[[vip]]\naddress = "fe80::1"', "vip[2].address", "link-local"),
@@ -153,6 +177,23 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
         ("[[vip]]\naddress = 5", "vip[2].address", "must be a text"),
         ('[[vip]]\naddress = "192.0.2.11"\ninterface = "a very long name"', "vip[2].interface", "no interface name"),
         ('[[vip]]\naddress = "192.0.2.11"\nprefer = ["a", "a"]', "vip[2].prefer", "twice"),
+        ('[notify]\nhost = ["10.0.0.1"]', "notify.host", "did you mean 'hosts'"),
+        ('[notify]\nhosts = "10.0.0.1"', "notify.hosts", "list of at most 256"),
+        ("[notify]\nhosts = [5]", "notify.hosts", "must be a text"),
+        ("[notify]\nhosts = [{ throttle = 5 }]", "notify.hosts", "must be a text"),
+        ('[notify]\nhosts = ["router"]', "notify.hosts", "no address and no network"),
+        ('[notify]\nhosts = ["10.0.0.1/24"]', "notify.hosts", "bits after its prefix length"),
+        ('[notify]\nhosts = ["10.0.0.0/15"]', "notify.hosts", "/16 is the largest"),
+        ('[notify]\nhosts = ["fd00::/64"]', "notify.hosts", "/112 is the largest"),
+        ('[notify]\nhosts = ["224.0.0.1"]', "notify.hosts", "no host's"),
+        ('[notify]\nhosts = ["fe80::1%eth0"]', "notify.hosts", "not by %"),
+        ('[notify]\nhosts = ["10.0.0.1", "10.0.0.1/32"]', "notify.hosts", "10.0.0.1/32 twice"),
+        ('[notify]\nhosts = [{ address = "10.0.0.1", throttle = 0 }]', "notify.hosts.throttle", "from 1 to 10000"),
+        ('[notify]\nhosts = [{ address = "10.0.0.1", pong = true }]', "notify.hosts.pong", "did you mean 'ping'"),
+        ("[notify]\nthrottle = 10001", "notify.throttle", "from 1 to 10000"),
+        ('[notify]\nneighbours = "all"', "notify.neighbours", "true or false"),
+        ('[neighbours]\ninterval = "10ms"', "neighbours.interval", "from 1s to 24h"),
+        ('[[vip]]\naddress = "192.0.2.11"\nnotify = ["192.0.2.300"]', "vip[2].notify", "no address and no network"),
         ('[vips]\nx = "y"', "vips", "did you mean 'vip'"),
     ],
 )
@@ -162,6 +203,31 @@ def test_a_mistake_gets_a_sentence_with_its_place(line: str, place: str, words: 
     assert int(where[0]) >= GOOD.count("\n")
     assert where[1] == place
     assert words in where[2]
+
+
+def test_who_is_told_of_a_vip() -> None:
+    text = """[notify]
+hosts = ["192.0.2.1", { address = "192.0.2.0/24", interface = "public", throttle = 64 }]
+ping = true
+"""
+    found = parse(f'{text}{GOOD}notify = ["192.0.2.9", {{ address = "2001:db8::/120", ping = false }}]\n')
+    listed = [*found.notify.hosts, *found.vips[0].notify]
+    assert [(str(h.network), h.interface, h.throttle, h.ping) for h in listed] == [
+        ("192.0.2.1/32", "", 128, True),
+        ("192.0.2.0/24", "public", 64, True),
+        ("192.0.2.9/32", "", 128, True),
+        ("2001:db8::/120", "", 128, False),
+    ]
+    assert (found.notify.neighbours, found.notify.interval_ms) == (False, 60_000)
+
+
+def test_all_vips_together_name_a_bounded_number_of_hosts() -> None:
+    entries = [f'"10.9.{n // 200}.{1 + n % 200}"' for n in range(300)]
+    vip = '[[vip]]\naddress = "192.0.2.{}"\nnotify = [{}]\n'
+    same = "".join(vip.format(20 + n, ",".join(entries[:200])) for n in range(9))
+    assert parse(f"{GOOD}\n{same}").vips[1].notify
+    more = vip.format(20, ",".join(entries[:200])) + vip.format(21, ",".join(entries[200:]))
+    assert "300 hosts and networks" in the_problem(f"{GOOD}\n{more}")
 
 
 def test_what_is_no_toml_is_told_with_its_line() -> None:
@@ -198,16 +264,19 @@ VALUES = st.recursive(
 
 
 @given(
-    st.sampled_from(["cluster", "engine", "balance", "control", "node", "vip"]),
+    st.sampled_from(["cluster", "engine", "balance", "control", "node", "vip", "hook"]),
     st.sampled_from(
-        ["name", "key_file", "type", "detection", "managed", "evict_after", "id", "address", "weight", "prefer"]
+        [
+            *("name", "key_file", "type", "detection", "managed", "evict_after", "id", "address", "weight", "prefer"),
+            *("on", "command", "python", "vips", "each", "timeout", "budget", "routes", "rules", "connections"),
+        ]
     ),
     VALUES,
 )
 def test_any_value_of_any_key_is_taken_or_refused_with_its_place(table: str, key: str, value: object) -> None:
     import json
 
-    text = GOOD + f"\n[[{table}]]\n{key} = {json.dumps(value)}\n" if table in ("node", "vip") else ""
+    text = GOOD + f"\n[[{table}]]\n{key} = {json.dumps(value)}\n" if table in ("node", "vip", "hook") else ""
     text = text or GOOD.replace(
         "[cluster]", f"[{table}]\n{key} = {json.dumps(value)}\n[cluster]", int(table != "cluster")
     )
@@ -221,13 +290,14 @@ def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:
     same = "# a comment\n" + GOOD.replace('name = "web"', 'name   =  "web"')
     blocks = GOOD.split("\n\n")
     swapped = "\n\n".join([blocks[0], blocks[2], blocks[1], blocks[3]])
-    local = GOOD + '\n[control]\nsocket = "/tmp/x.sock"\n'
+    local = GOOD + '\n[control]\nsocket = "/tmp/x.sock"\noriginal = "/tmp/x.it"\n[notify]\nhosts = ["192.0.2.1"]\n'
     assert len({parse(t).digest for t in (GOOD, same, swapped, local)}) == 1
     other = [
         GOOD.replace("192.0.2.10/32", "192.0.2.10/24"),
         GOOD.replace('name = "web-1"', 'name = "www"'),
         GOOD + 'prefer = ["a"]\n',
         GOOD + '\n[engine]\ndetection = "400ms"\n',
+        GOOD + '\n[balance]\ncount = "addresses"\n',
         GOOD.replace("10.0.0.12", "10.0.0.13"),
     ]
     assert len({parse(t).digest for t in (GOOD, *other)}) == 1 + len(other)
@@ -256,3 +326,16 @@ def test_the_core_gets_names_not_indexes() -> None:
     settings = settings_for(config, config.nodes[0])
     assert settings.node == "a"
     assert dict(settings.prefer) == {config.vips[0].vip.key: ("b",)}
+
+
+def test_a_hook_has_the_documented_defaults() -> None:
+    text = '\n[[hook]]\non = ["acquired", "view"]\ncommand = ["/usr/bin/logger", "-t", "vip"]\n'
+    text += (
+        '[[hook]]\nname = "dns"\non = ["before_release"]\npython = "site.dns:update"\nvips = ["web-1"]\nnodes = ["a"]\n'
+    )
+    first, second = parse(GOOD + text).hooks
+    assert (first.name, first.command[1:], first.python) == ("logger", ("-t", "vip"), "")
+    assert (first.each, first.timeout_ms, first.vips, first.nodes) == ("vip", 10_000, (), ())
+    assert (second.name, second.python, second.command, second.budget_ms) == ("dns", "site.dns:update", (), 200)
+    assert (second.vips, second.nodes) == (("web-1",), ("a",))
+    assert parse(GOOD).digest == parse(GOOD + text).digest

@@ -45,10 +45,12 @@ SECTIONS = {
     "cluster": ("name", "key_file", "partition", "mature"),
     "engine": ("type", "detection", "managed", "evict_after", "beat"),
     "fence": ("mode", "lease", "lifetime", "beat_age_max", "takeover", "mark", "link_up_delay"),
-    "balance": ("interval", "moves_per_round", "settle"),
+    "balance": ("interval", "moves_per_round", "settle", "count"),
     "control": ("socket", "read_only_for_others"),
     "node": ("name", "id", "address", "addresses", "weight", "votes", "interfaces"),
-    "vip": ("name", "address", "addresses", "interface", "prefer"),
+    "notify": ("hosts", "throttle", "neighbours", "ping"),
+    "neighbours": ("interval",),
+    "vip": ("name", "address", "addresses", "interface", "prefer", "notify"),
 }
 GOOD_VALUES = st.sampled_from(
     ('"web"', '"a"', '"10.0.0.1"', '"10.0.0.2/24"', '"fd00::1"', '"5s"', '"1ms"', '"strict"', '"majority"', "true", "3")
@@ -241,8 +243,11 @@ def packed(body: bytes) -> bytes:
         lambda: b"\xdd\xff\xff\xff\xff" + b"\xc0" * 1000,
         lambda: b"\x91" * 1_000_000 + b"\xc0",
         lambda: wire._ENCODER.encode((ViewId(1, 1, 0), "Failed", {"key": "k" * 15_000_000, "generation": 1, "reason": ""})),
+        lambda: wire._ENCODER.encode(
+            (ViewId(1, 1, 0), "Neighbours", {"segments": [{"vip": "10.0.0.1", "known": [[b"", b""]] * 4_000_000}]})
+        ),
     ],
-    ids=["list", "rows", "length", "deep", "text"],
+    ids=["list", "rows", "length", "deep", "text", "neighbours"],
 )  # fmt: skip
 def test_a_message_that_grows_when_it_is_read_costs_bounded_memory(body: Callable[[], bytes]) -> None:
     payload = packed(body())

@@ -94,6 +94,9 @@ def test_a_duration_as_people_say_it(seconds: float, words: str) -> None:
 def test_a_line_of_the_history() -> None:
     text = event_line({"number": 1, "time": 1.5, "monotonic": 2.0, "event": "moved", "vip": "v", "to": "b"})
     assert text.endswith(".500 moved vip=v to=b")
+    place = {"epoch": 1, "view": "1.8.0", "index": 0}
+    told = {"said_by": "b", "run": "0", "number": 1, "place": place, "time": 1.5, "event": "moved", "vip": "v"}
+    assert event_line(told).endswith(".500 b moved vip=v")
 
 
 def test_what_another_member_heard_on_the_wire_is_shown_when_it_is_not_as_it_should_be(world: World) -> None:

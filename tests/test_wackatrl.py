@@ -21,16 +21,17 @@ socket = "{socket}"
 [[node]]
 name = "a"
 address = "10.0.0.11"
+interfaces = {{ service = "bridge0" }}
 [[node]]
 name = "b"
 address = "10.0.0.12"
 [[vip]]
 name = "z"
-addresses = [{{ address = "192.0.2.10/24", interface = "eth0" }}, {{ address = "10.5.0.1", interface = "bridge0" }}]
+addresses = [{{ address = "192.0.2.10/24", interface = "eth0" }}, {{ address = "10.5.0.1", interface = "service" }}]
 [[vip]]
 address = "192.0.2.11"
 """
-LISTED = "Owner: 10.0.0.12\n\t*    eth0:192.0.2.10/24\n\t ->  bridge0:10.5.0.1/32\nOwner: not acquired\n\t*       -:192.0.2.11/32\n"
+LISTED = "Owner: 10.0.0.12\n\t*    eth0:192.0.2.10/24\n\t -> bridge0:10.5.0.1/32\nOwner: not acquired\n\t*       -:192.0.2.11/32\n"
 
 
 @pytest.fixture
@@ -49,7 +50,9 @@ def call(file: Path, *arguments: str, refuse: str = "") -> tuple[int, list[str]]
         if verb == refuse:
             raise Refused("no member answers")
         holders = dict(zip([v.vip.key for v in config.vips], ["b", None], strict=True))
-        yield {"result": {"vips": [{"key": key, "holder": holder} for key, holder in sorted(holders.items())]}}
+        yield {
+            "result": {"node": "a", "vips": [{"key": key, "holder": holder} for key, holder in sorted(holders.items())]}
+        }
 
     async def main() -> int:
         server = ControlServer(Path(config.control.socket), handler, read_only_for_others=False)

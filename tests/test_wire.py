@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wackamole import wire
+from wackamole.advice import NEIGHBOURS_MAX, SEGMENTS_MAX, Neighbours, Segment
 from wackamole.core import messages as say
 from wackamole.core.messages import Adopt, Attributes, Beat, KnownVip, Moves, StateMessage
 from wackamole.core.model import (
@@ -37,6 +38,8 @@ st.register_type_strategy(int, st.integers(0, 2**31))
 names = st.text("abz.:-_09~", min_size=1, max_size=20)
 nodes = st.integers(1, 2**32 - 1).map(NodeId)
 ips = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
+packed_ips = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
+macs = st.binary(min_size=6, max_size=6)
 interfaces = st.sampled_from(("", "eth0", "br-lan.100", "ä"))
 addresses = st.builds(Address, ip=ips, prefix=st.integers(0, 32), interface=interfaces)
 vips = st.builds(Vip, name=names, addresses=st.lists(addresses, min_size=1, max_size=3).map(tuple))
@@ -59,15 +62,16 @@ strategies: dict[Any, Any] = {
     ),
     say.Restart: st.builds(say.Restart, bound_ms=st.integers(0, wire.RESTART_MS_MAX), sent_ms=st.integers(0, 2**50)),
     say.StateMessage: st.builds(say.StateMessage, round=st.integers(1, 2**31)),
+    Segment: st.builds(Segment, vip=ips, known=st.lists(st.tuples(packed_ips, macs), max_size=5).map(tuple)),
 }
 for kind, strategy in strategies.items():
     st.register_type_strategy(kind, strategy)
-messages = st.one_of(*[st.from_type(kind) for kind in get_args(say.Message)])
+messages = st.one_of(*[st.from_type(kind) for kind in get_args(wire.Message)])
 
 
 @given(messages, st.builds(ViewId, st.integers(1, 2**32 - 1), st.integers(0, 2**50), st.integers(0, 2**30)))
 @settings(max_examples=300)
-def test_every_message_comes_back_as_it_was(message: say.Message, view: ViewId) -> None:
+def test_every_message_comes_back_as_it_was(message: wire.Message, view: ViewId) -> None:
     assert wire.decode(wire.encode(view, message)) == (view, message)
 
 
@@ -76,11 +80,11 @@ def test_there_is_a_case_for_every_kind_of_message() -> None:
 
     @given(messages)
     @settings(max_examples=400, database=None, derandomize=True)
-    def gather(message: say.Message) -> None:
+    def gather(message: wire.Message) -> None:
         seen.add(type(message))
 
     gather()
-    assert seen == set(get_args(say.Message))
+    assert seen == set(get_args(wire.Message))
     for kind in seen:
         assert {f.name for f in fields(kind)} == set(get_type_hints(kind))
 
@@ -96,7 +100,7 @@ def test_any_bytes_are_a_message_or_a_wire_error(payload: bytes) -> None:
 
 @given(messages, st.data())
 @settings(max_examples=300)
-def test_a_damaged_message_is_another_message_or_a_wire_error(message: say.Message, data: st.DataObject) -> None:
+def test_a_damaged_message_is_another_message_or_a_wire_error(message: wire.Message, data: st.DataObject) -> None:
     payload = bytearray(wire.encode(VIEW, message))
     for _ in range(data.draw(st.integers(1, 4))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
@@ -160,6 +164,7 @@ def test_addresses_that_are_none_are_refused_before_they_reach_the_kernel(vip: V
         wire.decode(wire.encode(VIEW, message))
 
 
+HOST = (bytes(4), bytes(6))
 REPORT = Report(NodeId(1), 1, "a")
 VIP = Vip("v", (Address("10.0.0.1", 32),))
 TOO_MANY = tuple(Vip(f"v{i}", (Address("10.0.0.1", 32),)) for i in range(VIPS_MAX + 1))
@@ -222,13 +227,22 @@ TOO_MANY = tuple(Vip(f"v{i}", (Address("10.0.0.1", 32),)) for i in range(VIPS_MA
         (say.Lapsed(NodeId(1), -1), "incarnation"),
         (say.Drain(NodeId(2**33), draining=True), "node number"),
         (Adopt((Row(VIP.key, VIP, holder=NodeId(0)),)), "node number of 0"),
+        (Neighbours((Segment("10.0.0.1", ()),) * (SEGMENTS_MAX + 1)), "65 segments are more than 64"),
+        (
+            Neighbours((Segment("10.0.0.1", (HOST,) * NEIGHBOURS_MAX), Segment("fd00::1", (HOST,)))),
+            "neighbours of 1025",
+        ),
+        (Neighbours((Segment("fe80::1%eth0", ()),)), "no interface"),
+        (Neighbours((Segment("10.0.0.300", ()),)), "not an address"),
+        (Neighbours((Segment("10.0.0.1", ((bytes(5), bytes(6)),)),)), "no neighbour"),
+        (Neighbours((Segment("10.0.0.1", ((bytes(4), bytes(8)),)),)), "no neighbour"),
         (Adopt((Row(VIP.key, VIP, generation=-1),)), "generation of -1"),
         (Adopt((Row(VIP.key, VIP, releasing=((NodeId(1), 1),) * (MEMBERS_MAX + 1)),)), "that release it"),
         (Adopt((Row(VIP.key, VIP),) * (ROWS_MAX + 1)), "8193 rows are more than 8192"),
     ],
     ids=lambda x: type(x).__name__ if not isinstance(x, str) else x[:24],
 )
-def test_what_nobody_of_ours_says_is_refused_with_a_sentence(message: say.Message, words: str) -> None:
+def test_what_nobody_of_ours_says_is_refused_with_a_sentence(message: wire.Message, words: str) -> None:
     payload = wire.encode(VIEW, message)
     with pytest.raises(wire.WireError, match=words):
         wire.decode(payload)
@@ -251,6 +265,12 @@ def test_a_message_that_is_too_large_is_refused_by_its_sender() -> None:
     huge = StateMessage(1, Report(NodeId(1), 1, "a", nodes=(noise,)), (), (), (), (), ())
     with pytest.raises(ValueError, match="does not fit"):
         wire.encode(VIEW, huge)
+
+
+def test_a_full_neighbour_cache_is_one_small_message() -> None:
+    noise = random.Random(1)
+    known = tuple((noise.randbytes(16), noise.randbytes(6)) for _ in range(NEIGHBOURS_MAX))
+    assert len(wire.encode(VIEW, Neighbours((Segment("fd00::1", known),)))) < 32_000
 
 
 def test_a_beat_is_small() -> None:

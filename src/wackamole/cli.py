@@ -90,6 +90,7 @@ def check(
     from .config import ConfigError, load
     from .core.model import Partition, Takeover
     from .keys import KeyRefused, read, read_all
+    from .original import notes as original_notes
 
     problems: tuple[str, ...] = ()
     notes: list[str] = []
@@ -102,7 +103,7 @@ def check(
         if found.cluster.partition is Partition.MAJORITY:
             fence = replace(fence, takeover=Takeover.STRICT)  # always so
         notes.append(f"fence {fence.mode}: {fence.arithmetic(found.engine.detection_ms, found.engine.evict_after_ms)}")
-        notes += found.notes
+        notes += [*found.notes, *original_notes(found)]
         if found.cluster.key_file is None:
             notes.append("no key_file: anybody on the ring's network can join it; `wackamole keygen` makes a key")
         else:
@@ -132,7 +133,9 @@ def convert(
     kind: Annotated[
         str | None, typer.Option("--from", help="wackamole, keepalived or ctdb; found out if it is not given.")
     ] = None,
-    engine: Annotated[str, typer.Option("--engine", help="corosync, or spread to stay with Spread.")] = "corosync",
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="corosync, or spread to stay with Spread; default: the file's word.")
+    ] = None,
     cluster: Annotated[str | None, typer.Option("--cluster", help="The cluster's name, if not the file's.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file, not to stdout.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
@@ -146,7 +149,7 @@ def convert(
     known = {k.value: k for k in Kind}
     if kind is not None and kind not in known:
         raise typer.BadParameter(f"--from is one of {', '.join(known)}")
-    if engine not in ("corosync", "spread"):
+    if engine not in (None, "corosync", "spread"):
         raise typer.BadParameter("--engine is corosync or spread")
     try:
         options = Options(tuple(map(node_option, node or ())), engine, cluster, known[kind] if kind else None)
@@ -214,22 +217,46 @@ def why(
 @app.command()
 def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    since: Annotated[
+        str | None, typer.Option(help="From this time on: 1h, or 2026-11-26T10:00 (local if it names no zone).")
+    ] = None,
+    vip: Annotated[str | None, typer.Option(help="Of this VIP only.")] = None,
+    node: Annotated[str | None, typer.Option(help="Said by this node, or about it.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="What this node alone saw, in detail.")] = False,
     socket: SocketOption = SOCKET,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what happened, oldest first."""
+    """Show what happened in the cluster, oldest first."""
     from .client import converse
     from .render import event_line
 
+    if local and (since is not None or vip is not None or node is not None):
+        raise typer.BadParameter("--since, --vip and --node are for the cluster's history, without --local")
+    asked = {"cluster": not local, "follow": follow, "since": _since(since), "vip": vip, "node": node}
     try:
         with _answered():
-            for kind, said in converse(socket, "events", {"follow": follow}, patient=follow):
+            for kind, said in converse(socket, "events", asked, patient=follow):
                 if kind == "progress":
                     print(json.dumps(said, ensure_ascii=False) if as_json else event_line(said), flush=follow)
     except (KeyboardInterrupt, BrokenPipeError):
         # the reader has seen enough; nothing is left to flush into a closed pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+
+
+def _since(text: str | None) -> float | None:
+    """A time or how long ago, as seconds since 1970."""
+    import time
+
+    from .config import duration_ms
+
+    if text is None:
+        return None
+    try:
+        return time.time() - duration_ms(text) / 1000
+    except ValueError:
+        moment = _moment(text, "a duration such as 1h, or a time such as 2026-11-24T10:00")
+        return None if moment is None else moment / 1_000_000
 
 
 @app.command()
@@ -353,7 +380,7 @@ def leave(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
 
 @app.command()
 def release(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
-    """Remove what a dead daemon left on this host: its addresses and its fence. Never while one lives."""
+    """Remove what a dead daemon left on this host: its addresses, routes and fence. Never while one lives."""
     from .shell.kernel.release import NotReleased
     from .shell.kernel.release import release as release_all
 
@@ -364,13 +391,15 @@ def release(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
         raise typer.Exit(1) from None
     if as_json:
         addresses = [{"address": address, "interface": interface} for address, interface in done.addresses]
-        _print_json({"addresses": addresses, "tables": list(done.tables)})
+        _print_json({"addresses": addresses, "tables": list(done.tables), "routes": done.routes})
         return
     for address, interface in done.addresses:
         print(f"removed {address} from {interface}")
     for table in done.tables:
         print(f"removed the nftables table netdev {table}")
-    if not done.addresses and not done.tables:
+    if done.routes:
+        print(f"removed {done.routes} routes and policy rules")
+    if not done.addresses and not done.tables and not done.routes:
         print("nothing was left")
 
 
@@ -393,7 +422,7 @@ def keygen(
         print(f'{file} made; copy it to every node and set key_file = "{file}" under [cluster]')
 
 
-def _moment(text: str | None) -> int | None:
+def _moment(text: str | None, wanted: str = "a time such as 2026-11-24T10:00:00") -> int | None:
     """A time of the wall clock, ISO 8601 (local if it names no zone), as microseconds."""
     from datetime import datetime
 
@@ -402,7 +431,7 @@ def _moment(text: str | None) -> int | None:
     try:
         return round(datetime.fromisoformat(text).timestamp() * 1_000_000)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no time such as 2026-11-24T10:00:00") from None
+        raise typer.BadParameter(f"{text!r} is not {wanted}") from None
 
 
 @app.command()
@@ -477,13 +506,25 @@ def lab_up(
         Path | None, typer.Option(help="Use this file; nodes get addresses of the lab, VIPs go on eth0.")
     ] = None,
     engine: Annotated[str, typer.Option(help="corosync, or spread where its daemon is installed.")] = "corosync",
+    routed: Annotated[
+        bool, typer.Option("--routed", help="Nodes are routers between `client` and `server`, with a virtual gateway.")
+    ] = False,
     name: LabOption = "lab",
 ) -> None:
     """Make the namespaces and start a real Corosync, or Spread, and a real daemon in each."""
     from .lab.lab import Lab, Layout
 
     with _lab_errors():
-        layout = Layout.of(name, nodes=nodes, vips=vips, detection=detection, rings=rings, config=config, engine=engine)
+        layout = Layout.of(
+            name,
+            nodes=nodes,
+            vips=vips,
+            detection=detection,
+            rings=rings,
+            config=config,
+            engine=engine,
+            routed=routed,
+        )
         made = Lab.create(layout)
         try:
             made.start_all()

@@ -26,9 +26,10 @@ from .core.model import (
     VIPS_MAX,
     Address,
     By,
+    Count,
     Partition,
-    Rule,
     Settings,
+    ShareRule,
     Shares,
     Takeover,
     Vip,
@@ -36,6 +37,8 @@ from .core.model import (
 from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
 from .engine.spread.address import SpreadAddress, spread_address
 from .engine.spread.membership import SESSION, SESSION_DEFAULT
+from .original import PATH_BYTES_MAX, ControlAddress, control_address
+from .routing import ROUTING_PER_VIP_MAX, Route, Rule, route, rule
 from .wire import VOTES_MAX, WEIGHT_MAX
 
 ADDRESSES_PER_VIP_MAX = 64
@@ -54,12 +57,27 @@ WITHDRAW_AFTER_MAX = 10
 """Claims are counted over ten seconds, at most one of each second."""
 COMMAND_CHARACTERS_MAX = 4096
 MARK_DEFAULT = 0x10000000
+HOSTS_MAX = 256
+"""Hosts and networks that are told of VIPs: of `[notify]`, and of all VIPs together."""
+RANGE_MAX = 1 << 16
+"""Addresses of such a network: they are gone through one by one."""
+THROTTLE_DEFAULT, THROTTLE_MAX = 128, 10_000
 SPREAD_DEFAULT = "4803@localhost"
 RUN_DIR = "/run/wackamole"
+HOOKS_MAX, WORDS_MAX = 256, 64
+"""Hooks of a file, and words of a hook's command."""
+BUDGET_MS_MAX = 1000
+"""How long `before_release` may hold up a hand-over: less than anybody who waits for it gives up after."""
+VIP_EVENTS = (
+    *("acquired", "released", "before_release", "moved", "duplicate", "duplicate_withdrawn"),
+    *("conflict", "failed"),
+)
+NODE_EVENTS = ("view", "settled", "evict", "drain", "resume", "engine_lost", "paused")
+"""What a hook can be `on`: what concerns a VIP, and what does not. All but `before_release` are words of the history."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")
 _INTERFACE = re.compile(r"[^\s/]{1,15}\Z")
-_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z", re.ASCII)
+_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", re.ASCII)
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h)\Z")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
@@ -140,6 +158,7 @@ class BalanceConfig:
     interval_ms: int
     moves_per_round: int | None
     settle_ms: int
+    count: Count
     by: By
     entry_point: str = ""
     entry_version: str = ""
@@ -160,10 +179,33 @@ class LoadConfig:
 
 @dataclass(frozen=True, slots=True)
 class ControlConfig:
-    """`[control]`"""
+    """`[control]`; `original` is where Wackamole 2.1's own control protocol is offered, None: nowhere."""
 
     socket: str
     read_only_for_others: bool
+    original: ControlAddress | None
+
+
+@dataclass(frozen=True, slots=True)
+class HostsConfig:
+    """Hosts that are told: one, or a network's. `interface`: only those behind it, "" for any; `throttle`: frames a second."""
+
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network
+    interface: str
+    throttle: int
+    ping: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyConfig:
+    """`[notify]`: who is told of every VIP; `throttle` and `ping` are also those of the neighbours. `interval_ms` is that of
+    `[neighbours]`."""
+
+    hosts: tuple[HostsConfig, ...]
+    throttle: int
+    neighbours: bool
+    ping: bool
+    interval_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +222,29 @@ class NodeConfig:
 
 @dataclass(frozen=True, slots=True)
 class VipConfig:
-    """One `[[vip]]`; `prefer` are node names, best first."""
+    """One `[[vip]]`; `prefer` are node names, best first; `notify`: who is told of it besides those of `[notify]`;
+    `connections`: "destroy" or "keep" those of TCP when it goes."""
 
     vip: Vip
     prefer: tuple[str, ...]
+    notify: tuple[HostsConfig, ...] = ()
+    routing: tuple[Route | Rule, ...] = ()
+    connections: str = "destroy"
+
+
+@dataclass(frozen=True, slots=True)
+class HookConfig:
+    """One `[[hook]]`: either `command` or `python` is not empty; empty `vips` and `nodes` mean all."""
+
+    name: str
+    on: tuple[str, ...]
+    command: tuple[str, ...]
+    python: str
+    vips: tuple[str, ...]
+    nodes: tuple[str, ...]
+    each: str  # "vip" or "round"
+    timeout_ms: int
+    budget_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +258,14 @@ class Config:
     balance: BalanceConfig
     load: LoadConfig | None  # None: nothing is measured
     control: ControlConfig
+    notify: NotifyConfig
     nodes: tuple[NodeConfig, ...]
     vips: tuple[VipConfig, ...]
     digest: str
     """Equal for equal meaning: not for blanks, comments, order of entries, or what concerns one host only."""
     notes: tuple[str, ...] = ()
     """What a wackamole.conf says and means here something else, or nothing."""
+    hooks: tuple[HookConfig, ...] = ()
 
 
 def load(path: Path) -> Config:
@@ -312,7 +375,11 @@ class _Reader:
 
     def config(self, document: dict[str, Any]) -> Config:
         """Everything; raises ConfigError."""
-        self.keys(document, "", ("cluster", "engine", "fence", "balance", "load", "control", "node", "vip"))
+        self.keys(
+            document,
+            "",
+            ("cluster", "engine", "fence", "balance", "load", "control", "notify", "neighbours", "node", "vip", "hook"),
+        )
         cluster = self.cluster(self.table(document, "cluster"))
         if isinstance(document.get("fence"), str):  # `fence = "off"` is short for the table with that mode
             document = {**document, "fence": {"mode": document["fence"]}}
@@ -320,8 +387,10 @@ class _Reader:
         balance = self.balance(self.table(document, "balance"))
         load = self.load(self.table(document, "load"), balance.by, "load" in document)
         control = self.control(self.table(document, "control"))
+        notify = self.notify(self.table(document, "notify"), self.table(document, "neighbours"))
         nodes = self.nodes(self.entries(document, "node", NODES_MAX))
-        vips = self.vips(self.entries(document, "vip", VIPS_MAX), {n.name for n in nodes})
+        vips = self.vips(self.entries(document, "vip", VIPS_MAX), {n.name for n in nodes}, notify)
+        hooks = self.hooks(document, {v.vip.name for v in vips}, {n.name for n in nodes})
         if self._problems:
             self.fail()
         return Config(
@@ -332,9 +401,11 @@ class _Reader:
             balance,
             load,
             control,
+            notify,
             nodes,
             vips,
             _digest(cluster, engine, fence, balance, load, nodes, vips),
+            hooks=hooks,
         )
 
     # -- the kinds of values
@@ -556,7 +627,7 @@ class _Reader:
         return MARK_DEFAULT
 
     def balance(self, table: dict[str, Any]) -> BalanceConfig:
-        self.keys(table, "balance", ("interval", "moves_per_round", "settle", "by"))
+        self.keys(table, "balance", ("interval", "moves_per_round", "settle", "count", "by"))
         moves: int | None = None
         if table.get("moves_per_round", "all") != "all":
             found = table["moves_per_round"]
@@ -568,6 +639,7 @@ class _Reader:
             self.duration(table, "balance", "interval", 4000, 100, 86_400_000),
             moves,
             self.duration(table, "balance", "settle", 10_000, 0, 86_400_000),
+            Count(self.choice(table, "balance", "count", "vips", tuple(c.value for c in Count))),
             *self.by(table),
         )
 
@@ -626,13 +698,79 @@ class _Reader:
         )
 
     def control(self, table: dict[str, Any]) -> ControlConfig:
-        self.keys(table, "control", ("socket", "read_only_for_others"))
+        self.keys(table, "control", ("socket", "read_only_for_others", "original"))
         path = self.text(table, "control", "socket", f"{RUN_DIR}/control.sock") or ""
-        if not path.startswith("/"):
+        if not path.startswith("/") or "\0" in path:
             self.wrong("control.socket", f"{_shown(path)} must be an absolute path")
-        elif len(path.encode()) > 100:
-            self.wrong("control.socket", "is longer than the 100 bytes that a socket's path may have")
-        return ControlConfig(path, self.flag(table, "control", "read_only_for_others", False))
+        elif len(path.encode()) > PATH_BYTES_MAX:
+            self.wrong("control.socket", f"is longer than the {PATH_BYTES_MAX} bytes that a socket's path may have")
+        original, text = None, self.text(table, "control", "original")
+        if text is not None:
+            try:
+                original = control_address(text)
+            except ValueError as wrong:
+                self.wrong("control.original", f"{_shown(text)} {wrong}")
+        if original is not None and original.path == path:
+            self.wrong("control.original", f"{_shown(text)} is `socket` already, which speaks another protocol")
+        return ControlConfig(path, self.flag(table, "control", "read_only_for_others", False), original)
+
+    def notify(self, table: dict[str, Any], neighbours: dict[str, Any]) -> NotifyConfig:
+        self.keys(table, "notify", ("hosts", "throttle", "neighbours", "ping"))
+        self.keys(neighbours, "neighbours", ("interval",))
+        throttle = self.number(table, "notify", "throttle", THROTTLE_DEFAULT, 1, THROTTLE_MAX)
+        ping = self.flag(table, "notify", "ping", False)
+        return NotifyConfig(
+            self.hosts(table, "notify", "hosts", throttle, ping),
+            throttle,
+            self.flag(table, "notify", "neighbours", False),
+            ping,
+            self.duration(neighbours, "neighbours", "interval", 60_000, 1000, 86_400_000),
+        )
+
+    def hosts(
+        self, table: Mapping[str, Any], where: str, key: str, throttle: int, ping: bool
+    ) -> tuple[HostsConfig, ...]:
+        """A list of hosts and networks to tell."""
+        given = table.get(key, [])
+        if not isinstance(given, list) or len(given) > HOSTS_MAX:
+            self.wrong(f"{where}.{key}", f"must be a list of at most {HOSTS_MAX} hosts and networks")
+            return ()
+        found: dict[tuple[object, str], HostsConfig] = {}
+        for item in given:
+            entry = item if isinstance(item, dict) else {"address": item}
+            self.keys(entry, f"{where}.{key}", ("address", "interface", "throttle", "ping"))
+            network = self.network(entry.get("address"), f"{where}.{key}")
+            hosts = HostsConfig(
+                network or ipaddress.IPv4Network(0),
+                self.interface(entry, f"{where}.{key}"),
+                self.number(entry, f"{where}.{key}", "throttle", throttle, 1, THROTTLE_MAX),
+                self.flag(entry, f"{where}.{key}", "ping", ping),
+            )
+            if network is not None and found.setdefault((network, hosts.interface), hosts) is not hosts:
+                self.wrong(f"{where}.{key}", f"names {network} twice")
+        return tuple(found.values())
+
+    def network(self, text: object, where: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+        """A host, or a network whose hosts are gone through one by one."""
+        if not isinstance(text, str):
+            self.wrong(where, f"an address must be a text, not {_shown(text)}")
+            return None
+        try:
+            found = ipaddress.ip_network(text)
+        except ValueError as wrong:
+            hint = ": it has bits after its prefix length" if "host bits" in str(wrong) else ""
+            self.wrong(where, f"{_shown(text)} is no address and no network{hint}")
+            return None
+        if "%" in text:
+            self.wrong(where, f"{_shown(text)}: name the interface by `interface`, not by %")
+        elif found.is_multicast or found.is_loopback or found.network_address.is_unspecified:
+            self.wrong(where, f"{_shown(text)} cannot be told anything: it is no host's")
+        elif found.num_addresses > RANGE_MAX:
+            longest = found.max_prefixlen - RANGE_MAX.bit_length() + 1
+            self.wrong(where, f"{_shown(text)} has more than {RANGE_MAX} addresses: /{longest} is the largest")
+        else:
+            return found
+        return None
 
     def nodes(self, entries: list[dict[str, Any]]) -> tuple[NodeConfig, ...]:
         found: list[NodeConfig] = []
@@ -732,13 +870,17 @@ class _Reader:
                 self.wrong(f"{where}.interfaces", f"{name}: {_shown(real)} is no interface name (1 to 15 letters)")
         return tuple(sorted((k, v) for k, v in found.items() if isinstance(v, str)))
 
-    def vips(self, entries: list[dict[str, Any]], nodes: set[str]) -> tuple[VipConfig, ...]:
+    def vips(self, entries: list[dict[str, Any]], nodes: set[str], notify: NotifyConfig) -> tuple[VipConfig, ...]:
         found: list[VipConfig] = []
         names: dict[str, str] = {}
         taken: dict[str, str] = {}
         for index, table in enumerate(entries, 1):
             where = f"vip[{index}]"
-            self.keys(table, where, ("name", "address", "addresses", "interface", "prefer"))
+            self.keys(
+                table,
+                where,
+                ("name", "address", "addresses", "interface", "prefer", "notify", "routes", "rules", "connections"),
+            )
             addresses = self.addresses(table, where)
             key = "address" if "address" in table else "addresses"
             for address in addresses:
@@ -746,18 +888,110 @@ class _Reader:
             name = self.name(table, where) if "name" in table else (addresses[0].ip if addresses else "")
             self.unique(names, name, f"{where}.name" if "name" in table else where, "VIP")
             prefer = self.texts(table, where, "prefer")
-            for node in prefer:
-                if node not in nodes:
-                    near = difflib.get_close_matches(node, nodes, 1)
-                    hint = f"; did you mean {near[0]!r}?" if near else ""
-                    self.wrong(f"{where}.prefer", f"there is no node {_shown(node)}{hint}")
+            self.known(prefer, nodes, f"{where}.prefer", "node")
             if len(set(prefer)) != len(prefer):
                 self.wrong(f"{where}.prefer", "names a node twice")
+            told = self.hosts(table, where, "notify", notify.throttle, notify.ping)
+            routing = (*self.routing(table, where, "routes", route), *self.routing(table, where, "rules", rule))
+            connections = self.choice(table, where, "connections", "destroy", ("destroy", "keep"))
             if name and addresses:
-                found.append(VipConfig(Vip(name, addresses), prefer))
+                found.append(VipConfig(Vip(name, addresses), prefer, told, routing, connections))
+        lists = {hosts for vip in found for hosts in vip.notify}
+        if len(lists) > HOSTS_MAX:
+            self.wrong(
+                "vip", f"{len(lists)} hosts and networks are to be told in all; at most {HOSTS_MAX} are supported"
+            )
         if len(taken) > ADDRESSES_MAX:
             self.wrong("vip", f"there are {len(taken)} addresses in all; at most {ADDRESSES_MAX} are supported")
         return tuple(found)
+
+    def routing(
+        self, table: dict[str, Any], where: str, key: str, read: Callable[[str], Route | Rule]
+    ) -> list[Route | Rule]:
+        """A VIP's routes or rules."""
+        found: list[Route | Rule] = []
+        texts = self.texts(table, where, key)
+        if len(texts) > ROUTING_PER_VIP_MAX:
+            self.wrong(f"{where}.{key}", f"has {len(texts)}; at most {ROUTING_PER_VIP_MAX} are supported")
+            return found
+        for text in texts:
+            try:
+                found.append(read(text))
+            except ValueError as wrong:
+                self.wrong(f"{where}.{key}", f"{_shown(text)} {wrong}")
+        return found
+
+    def known(self, names: Iterable[str], known: set[str], where: str, what: str) -> None:
+        """Complain about names that nothing has."""
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                self.wrong(where, f"there is no {what} {_shown(name)}{hint}")
+
+    def hooks(self, document: dict[str, Any], vips: set[str], nodes: set[str]) -> tuple[HookConfig, ...]:
+        found: list[HookConfig] = []
+        for index, table in enumerate(self.entries(document, "hook", HOOKS_MAX) if "hook" in document else (), 1):
+            where = f"hook[{index}]"
+            self.keys(
+                table,
+                where,
+                ("name", "on", "command", "python", "vips", "nodes", "each", "timeout", "budget"),
+            )
+            on = self.texts(table, where, "on")
+            if not on:
+                self.wrong(where, 'needs `on`: a list of what it is called for, such as ["acquired"]')
+            self.known(on, {*VIP_EVENTS, *NODE_EVENTS}, f"{where}.on", "event")
+            chosen = self.texts(table, where, "vips")
+            self.known(chosen, vips, f"{where}.vips", "VIP")
+            for event in on:
+                if chosen and event in NODE_EVENTS:
+                    self.wrong(f"{where}.vips", f"{event} concerns no VIP")
+            on_nodes = self.texts(table, where, "nodes")
+            self.known(on_nodes, nodes, f"{where}.nodes", "node")
+            command, python = self.program(table, where)
+            if "budget" in table and "before_release" not in on:
+                self.wrong(f"{where}.budget", "is only for before_release: nothing else waits for a hook")
+            usual = python or command[0].rpartition("/")[2] if python or command else ""
+            found.append(
+                HookConfig(
+                    self.text(table, where, "name", usual) or usual,
+                    on,
+                    command,
+                    python,
+                    chosen,
+                    on_nodes,
+                    self.choice(table, where, "each", "vip", ("vip", "round")),
+                    self.duration(table, where, "timeout", 10_000, 10, 3_600_000),
+                    self.duration(table, where, "budget", 200, 1, BUDGET_MS_MAX),
+                )
+            )
+        return tuple(found)
+
+    def program(self, table: dict[str, Any], where: str) -> tuple[tuple[str, ...], str]:
+        """A hook's `command` or `python`; the other is empty, and both when it is wrong."""
+        if ("command" in table) == ("python" in table):
+            self.wrong(where, "needs either `command` or `python`")
+            return (), ""
+        if "python" in table:
+            python = self.text(table, where, "python") or ""
+            if python and not _ENTRY_POINT.match(python):
+                self.wrong(f"{where}.python", f'{_shown(python)} is no entry point such as "package.module:function"')
+                return (), ""
+            return (), python
+        given = table["command"]
+        if isinstance(given, str):
+            self.wrong(
+                f"{where}.command", 'must be a list of words, such as ["/usr/bin/logger", "moved"]: no shell reads it'
+            )
+            return (), ""
+        words = self.texts(table, where, "command")
+        if not 1 <= len(words) <= WORDS_MAX or any("\0" in word for word in words):
+            self.wrong(f"{where}.command", f"must be a list of 1 to {WORDS_MAX} words")
+            return (), ""
+        if not words[0].startswith("/"):
+            self.wrong(f"{where}.command", f"{_shown(words[0])} must be an absolute path")
+        return words, ""
 
     def addresses(self, table: dict[str, Any], where: str) -> tuple[Address, ...]:
         """A VIP's addresses."""
@@ -860,7 +1094,7 @@ def _digest(
     meaning = [
         [cluster.name, cluster.partition.value, cluster.mature_ms],
         [engine.type, engine.detection_ms, engine.evict_after_ms, engine.beat_ms, engine.session],
-        [balance.interval_ms, balance.moves_per_round, balance.settle_ms],
+        [balance.interval_ms, balance.moves_per_round, balance.settle_ms, balance.count.value],
         [fence.takeover.value],
         sorted([n.name, n.id, list(n.addresses), n.weight, n.votes] for n in nodes),
         sorted([str(v.vip.key), list(v.prefer)] for v in vips),
@@ -917,14 +1151,14 @@ def _is_local(address: str) -> bool:
     return True
 
 
-def _shares(config: Config, rule: Rule | None) -> Shares:
+def _shares(config: Config, rule: ShareRule | None) -> Shares:
     load = config.load
     if load is None:
         return Shares(config.balance.by, rule)
     return Shares(config.balance.by, rule, load.hysteresis, load.smoothing_ms, load.moves_per_round)
 
 
-def settings_for(config: Config, node: NodeConfig, rule: Rule | None = None) -> Settings:
+def settings_for(config: Config, node: NodeConfig, rule: ShareRule | None = None) -> Settings:
     """What the core of one node needs. `rule`: the function of the entry point, if shares follow one."""
     return Settings(
         node=node.name,
@@ -942,6 +1176,7 @@ def settings_for(config: Config, node: NodeConfig, rule: Rule | None = None) -> 
         lease_ms=config.fence.dark_after_ms,
         beat_age_max_ms=config.fence.beat_age_max_ms,
         takeover=config.fence.takeover,
+        count=config.balance.count,
         balance_interval_ms=config.balance.interval_ms,
         moves_per_round=config.balance.moves_per_round,
         settle_ms=config.balance.settle_ms,

@@ -31,13 +31,15 @@ def ago(seconds: float) -> str:
 
 
 def event_line(entry: Mapping[str, Any]) -> str:
-    """One line of the history."""
+    """One line of a history: this node's, or the cluster's, which says who said it."""
     from .shell.journal import line
 
-    rest = {k: v for k, v in entry.items() if k not in ("number", "time", "monotonic", "event")}
+    told = ("number", "time", "monotonic", "event", "said_by", "run", "place")
+    rest = {k: v for k, v in entry.items() if k not in told}
+    who = f"{entry['said_by']} " if "said_by" in entry else ""
     stamp = float(entry["time"])
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp))
-    return f"{clock}.{int(stamp * 1000) % 1000:03} {line(str(entry['event']), rest)}"
+    return f"{clock}.{int(stamp * 1000) % 1000:03} {who}{line(str(entry['event']), rest)}"
 
 
 def print_status(status: Mapping[str, Any], to: Console | None = None) -> None:
@@ -154,7 +156,7 @@ def print_why(found: Mapping[str, Any], to: Console | None = None) -> None:
 
 def _sharers(found: Mapping[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("NODE", "HOLDS", "OF", "WEIGHT", "LOAD", "MAY HOLD IT"):
+    for column in ("NODE", found["count"].upper(), "OF", "WEIGHT", "LOAD", "MAY HOLD IT"):
         table.add_column(column, justify="left" if column in ("NODE", "MAY HOLD IT") else "right")
     for member in found["members"]:
         load = "-" if member["load"] is None else f"{member['load']:.2f}"

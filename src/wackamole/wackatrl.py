@@ -58,14 +58,16 @@ def run(arguments: Sequence[str], places: Sequence[Path] = PLACES) -> int:
 
 
 def listed(config: Config, status: Mapping[str, Any]) -> Iterator[str]:
-    """The VIPs in the config's order: their holder's own address, then their addresses."""
+    """The VIPs in the config's order: their holder's own address, then their addresses, on this host's interfaces."""
     holders = {vip["key"]: vip["holder"] for vip in status["vips"]}
     own = {node.name: node.addresses[0] for node in config.nodes}
+    names = next((dict(n.interfaces) for n in config.nodes if n.name == status["node"]), {})
     for vip in (v.vip for v in config.vips):
         holder = holders.get(vip.key)
         yield f"Owner: {'not acquired' if holder is None else own.get(holder, holder)}"
         for number, address in enumerate(vip.addresses):
-            yield f"\t{' -> ' if number else '*  '} {address.interface or '-':>5}:{address}"
+            interface = names.get(address.interface, address.interface) or "-"
+            yield f"\t{' ->' if number else '*  '} {interface:>5}:{address}"
 
 
 def main() -> int:

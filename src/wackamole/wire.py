@@ -17,10 +17,12 @@ from typing import Any, assert_never, get_args
 
 import msgspec
 
+from .advice import NEIGHBOURS_MAX, SEGMENTS_MAX, Neighbours
 from .core import messages as say
 from .core.model import (
     BLOCKED_MAX,
     MEMBERS_MAX,
+    NOTE_BYTES_MAX,
     ROW_ADDRESSES_MAX,
     ROWS_MAX,
     VIPS_MAX,
@@ -52,7 +54,9 @@ KEY = re.compile(r"[\x21-\x22\x24-\x7e]{1,63}#[0-9a-f]{12}\Z")
 INTERFACE = re.compile(r"[^\s/]{1,15}\Z")
 ELECTORATES_MAX = 64
 
-_BY_NAME: dict[str, type] = {kind.__name__: kind for kind in get_args(say.Message)}
+Message = say.Message | Neighbours
+
+_BY_NAME: dict[str, type] = {kind.__name__: kind for kind in get_args(Message)}
 _NAMES: dict[type, str] = {kind: name for name, kind in _BY_NAME.items()}
 _ENCODER = msgspec.msgpack.Encoder()
 _OUTER = msgspec.msgpack.Decoder(tuple[ViewId, str, msgspec.Raw])
@@ -65,7 +69,7 @@ class WireError(Exception):
     """These bytes are no message of ours; the sentence says why."""
 
 
-def encode(view: ViewId, message: say.Message) -> bytes:
+def encode(view: ViewId, message: Message) -> bytes:
     """A payload for the engine. ValueError if the message is too large for it."""
     body = _ENCODER.encode((view, _NAMES[type(message)], message))
     flags = 0
@@ -76,7 +80,7 @@ def encode(view: ViewId, message: say.Message) -> bytes:
     return bytes((VERSION, flags)) + body
 
 
-def decode(payload: bytes) -> tuple[ViewId, say.Message]:
+def decode(payload: bytes) -> tuple[ViewId, Message]:
     """The view a message was sent in, and the message. Raises WireError for anything else."""
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise WireError(f"{len(payload)} bytes are more than a message may have")
@@ -93,7 +97,7 @@ def decode(payload: bytes) -> tuple[ViewId, say.Message]:
         view, name, rest = _OUTER.decode(body)
         if name not in _DECODERS:
             raise WireError(f"unknown kind of message {name[:40]!r}")
-        message: say.Message = _DECODERS[name].decode(rest)
+        message: Message = _DECODERS[name].decode(rest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
         raise WireError(f"not a message: {wrong}") from None
     _check_count("view", view.node)
@@ -114,7 +118,7 @@ def _inflate(body: bytes) -> bytes:
     return plain
 
 
-def _check(message: say.Message) -> None:
+def _check(message: Message) -> None:
     """What the types cannot say: addresses must be addresses, texts short, lists no longer and numbers no greater than
     anybody of ours makes them. What grows by one at a time stays far below what MessagePack can carry."""
     match message:
@@ -182,6 +186,8 @@ def _check(message: say.Message) -> None:
         case say.Witnessed():
             _check_keys(message.key)
             _check_count("generation", message.generation)
+        case say.Note():
+            _check_length("bytes of a note", message.body, NOTE_BYTES_MAX)
         case say.Unstick():
             pass
         case say.Adopt():
@@ -189,6 +195,14 @@ def _check(message: say.Message) -> None:
             _check_vips(row.vip for row in message.rows)
             for row in message.rows:
                 _check_row(row)
+        case Neighbours():
+            _check_length("segments", message.segments, SEGMENTS_MAX)
+            _check_number("number of neighbours", sum(len(s.known) for s in message.segments), 0, NEIGHBOURS_MAX)
+            for segment in message.segments:
+                _check_ip(segment.vip)
+                for ip, mac in segment.known:
+                    if len(ip) not in (4, 16) or len(mac) != 6:
+                        raise WireError(f"{ip[:16].hex()} {mac[:16].hex()} is no neighbour")
         case _:
             assert_never(message)
 
@@ -244,15 +258,24 @@ def _check_vips(vips: Iterable[Vip]) -> None:
 
 
 def _check_address(address: Address) -> None:
-    _check_text(address.ip, address.interface)
-    try:
-        ip = ip_address(address.ip)
-    except ValueError:
-        raise WireError(f"{address.ip!r} is not an address") from None
-    if "%" in address.ip or (address.interface and not INTERFACE.match(address.interface)):
-        raise WireError(f"{address.interface or address.ip!r} is no interface")
-    if not 0 <= address.prefix <= ip.max_prefixlen:
+    _check_text(address.interface)
+    longest = _check_ip(address.ip)
+    if address.interface and not INTERFACE.match(address.interface):
+        raise WireError(f"{address.interface!r} is no interface")
+    if not 0 <= address.prefix <= longest:
         raise WireError(f"{address.ip} cannot have prefix length {address.prefix}")
+
+
+def _check_ip(text: str) -> int:
+    """Returns how many bits such an address has."""
+    _check_text(text)
+    try:
+        ip = ip_address(text)
+    except ValueError:
+        raise WireError(f"{text!r} is not an address") from None
+    if "%" in text:
+        raise WireError(f"{text!r}: an address has no interface in it")
+    return ip.max_prefixlen
 
 
 def _check_name(name: str) -> None:

@@ -63,7 +63,7 @@ def test_every_line_that_says_something_is_accounted_for(name: str) -> None:
         whole = until is not None and "[[vip]]" not in remark.sentence
         accounted |= set(range(remark.place.line, int(until[1]) + 1 if until and whole else remark.place.line + 1))
     only_opens = re.compile(
-        r"\s*([!#](?!wackamole).*|[{}\s]*|(virtualinterfaces|notify|vips|unicast_peer|virtual_ipaddress\w*) \{)\s*",
+        r"\s*([!#](?!wackamole).*|[{}\s]*|(virtualinterfaces|notify|vips|unicast_peer|virtual_ipaddress\w*|virtual_(routes|rules)) \{)\s*",
         re.IGNORECASE,
     )
     silent = [

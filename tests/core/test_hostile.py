@@ -59,7 +59,9 @@ class Wired(World):
 
     def unpack(self, packed: Hashable) -> Payload:
         assert isinstance(packed, bytes)
-        return wire.decode(packed)
+        view, message = wire.decode(packed)
+        assert isinstance(message, say.Message)
+        return view, message
 
 
 def world(partition: Partition = Partition.COVER) -> Wired:
@@ -140,6 +142,7 @@ hostile: st.SearchStrategy[say.Message] = st.one_of(
     st.builds(say.Drain, nodes, st.booleans(), st.booleans()),
     st.builds(say.Restart, st.sampled_from((0, 1, 5000, wire.RESTART_MS_MAX)), numbers),
     st.builds(say.Witnessed, keys, numbers, st.sampled_from(OnWire)),
+    st.builds(say.Note, st.binary(max_size=20)),
     st.builds(say.Unstick),
     st.builds(say.Adopt, some(rows)),
 )

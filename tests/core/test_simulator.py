@@ -144,7 +144,9 @@ def an_exchange_ends_early(patch: pytest.MonkeyPatch) -> None:
 def balance_forgets_somebody(patch: pytest.MonkeyPatch) -> None:
     """Nothing is ever balanced: safe, and unfair for ever."""
 
-    def nothing(placement: placement.Placement, onto: object, for_load: int) -> list[tuple[str, NodeId]]:
+    def nothing(
+        placement: placement.Placement, onto: object = None, moves_max: int | None = None, for_load: int = 0
+    ) -> list[tuple[str, NodeId]]:
         return []
 
     patch.setattr(placement, "balance", nothing)

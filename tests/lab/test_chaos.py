@@ -68,6 +68,10 @@ def test_what_is_allowed(kind: str, takeover: str, partition: str, is_allowed: A
     assert allowed(kind, parse(layout.config)) == is_allowed
 
 
+def test_a_patient_cluster_may_take_longer_to_merge() -> None:
+    assert allowed("partition", parse(Layout.of("x", detection="1s").config)) == Allowance(None, 500)
+
+
 def test_two_owners_are_charged_to_the_fault_that_began_last() -> None:
     done = [Done(fault(1, "partition"), 10.0, 12.0, 12.5), Done(fault(2, "crash"), 20.0, 21.0, 22.0)]
     config = parse(Layout.of("x").config)

@@ -20,7 +20,7 @@ from wackamole.client import NotReachable, Refused
 from wackamole.config import ConfigError
 from wackamole.keys import write_new
 from wackamole.lab.lab import LABS, Lab, Layout
-from wackamole.lab.namespaces import NETNS, ip
+from wackamole.lab.namespaces import NETNS, SHM, ip
 from wackamole.lab.probe import Probe
 
 pytestmark = pytest.mark.lab
@@ -211,6 +211,13 @@ def test_corosync_dies_and_its_node_comes_back_by_itself(three: Lab) -> None:
     three.until_settled()
     assert events(three, "a", "engine_lost")
     assert events(three, "b", "moved")
+    left = {path.name.removeprefix("qb-").removeprefix("corosync-").split("-")[0] for path in shared_memory(three, "a")}
+    assert left == {str(three.corosync("a"))}  # 10 MB of the dead one
+
+
+def shared_memory(lab: Lab, node: str) -> list[Path]:
+    """What Corosyncs have in a node's /dev/shm."""
+    return list((SHM / lab.layout.namespace(node)).glob("qb-*"))
 
 
 def test_an_address_removed_behind_our_back_is_put_back(three: Lab) -> None:

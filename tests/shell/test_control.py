@@ -29,6 +29,8 @@ async def handler(verb: str, request: dict[str, Any]) -> AsyncIterator[dict[str,
     match verb:
         case "status":
             yield {"result": {"hello": request.get("name", "world")}}
+        case "who":
+            yield {"result": request["by"]}
         case "events":
             for number in range(3):
                 yield {"progress": number}
@@ -75,6 +77,11 @@ def test_a_question_and_its_answer(path: Path) -> None:
 def test_progress_comes_before_the_result(path: Path) -> None:
     said = serve(path, lambda: list(converse(str(path), "events")))
     assert said == [("progress", 0), ("progress", 1), ("progress", 2), ("result", [])]
+
+
+def test_who_asks_is_what_the_kernel_says(path: Path) -> None:
+    uid = os.getuid()
+    assert serve(path, lambda: ask(str(path), "who", {"by": "somebody else"})) == ("root" if uid == 0 else f"uid:{uid}")
 
 
 def test_a_refusal_is_a_sentence(path: Path) -> None:
@@ -249,6 +256,21 @@ def test_a_second_daemon_is_refused_and_a_dead_ones_socket_is_replaced(path: Pat
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     assert serve(path, lambda: ask(str(path), "status")) == {"hello": "world"}
+
+
+def test_a_stuck_daemon_with_a_full_queue_does_not_hold_up_the_second(path: Path) -> None:
+    with contextlib.ExitStack() as opened:
+        stuck = opened.enter_context(socket.socket(socket.AF_UNIX))
+        stuck.bind(str(path))
+        stuck.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting = opened.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(str(path))
+        with pytest.raises(Refused, match="another daemon listens"):
+            asyncio.run(ControlServer(path, handler, read_only_for_others=False).start())
+    assert path.is_socket()
 
 
 def test_a_path_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:

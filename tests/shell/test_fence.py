@@ -35,6 +35,7 @@ from wackamole.shell.kernel.fence import (
 )
 from wackamole.shell.kernel.guard import Guard, descriptors_close_high_first, remove_ours
 from wackamole.shell.kernel.nfnetlink import HIGH_DESCRIPTOR, NFPROTO_NETDEV, Changes, Nftables, NftablesError
+from wackamole.shell.kernel.routes import RoutingTables
 from wackamole.shell.kernel.rtnl import Placed, Rtnl
 from wackamole.shell.kernel.surroundings import packed
 
@@ -624,7 +625,7 @@ def test_a_guard_that_was_killed_is_noticed(host: Inside) -> None:
 
 
 def test_only_tagged_addresses_are_removed(host: Inside) -> None:
-    rtnl = host(Rtnl)
+    rtnl = host(RoutingTables)
     index = host.index("eth0")
     many = [Placed(packed("10.9.3.0")[:3] + bytes((i,)), 32, index) for i in range(1, 250)]
     assert rtnl.add(many) == {}

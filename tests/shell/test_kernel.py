@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from wackamole.advice import Neighbours
 from wackamole.core.model import Address, NotEligible, Vip, VipKey
 from wackamole.lab.namespaces import ip, opened_in, tool
-from wackamole.shell.kernel.announce import frames
+from wackamole.shell.kernel.announce import Sender, frames
 from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel
+from wackamole.shell.kernel.listed import Notify
 from wackamole.shell.kernel.rtnl import Placed, Rtnl
 from wackamole.shell.kernel.surroundings import packed
 
@@ -53,6 +55,7 @@ class Host:
     confirmed: dict[int, tuple[tuple[VipKey, ...], dict[VipKey, str]]] = field(default_factory=dict)
     eligibility: list[dict[VipKey, NotEligible]] = field(default_factory=list)
     records: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    neighbours: list[Neighbours] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def until(self, fact: Callable[[], bool]) -> None:
@@ -72,6 +75,7 @@ def on_the_host(
     *vips: Vip,
     interfaces: dict[str, str] | None = None,
     withdraw_after: int | None = None,
+    notify: Notify | None = None,
 ) -> None:
     """Run a story with a started Kernel, on a thread that lives in the host's namespace."""
 
@@ -90,6 +94,10 @@ def on_the_host(
             host.records.append((what, fields))
             host.news.set()
 
+        def neighbours(read: Neighbours) -> None:
+            host.neighbours.append(read)
+            host.news.set()
+
         host = Host(
             Kernel(
                 vips=vips,
@@ -98,6 +106,8 @@ def on_the_host(
                 on_eligibility=eligibility,
                 on_record=record,
                 withdraw_after=withdraw_after,
+                notify=notify,
+                on_neighbours=neighbours,
             )
         )
         await host.kernel.start()
@@ -242,8 +252,10 @@ def test_what_a_former_run_left_behind_is_removed_at_the_start(network: None) ->
     on_the_host(starts, V4, V6)
 
 
-def heard(count: int, wanted: Callable[[bytes], bool]) -> tuple[socket.socket, Callable[[], list[bytes]]]:
-    """A packet socket on the peer, and how to read that many frames of a kind from it."""
+def heard(
+    count: int, wanted: Callable[[bytes], bool], namespace: str = PEER
+) -> tuple[socket.socket, Callable[[], list[bytes]]]:
+    """A packet socket on the peer (or in another namespace), and how to read that many frames of a kind from it."""
 
     def opened() -> socket.socket:
         s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -251,7 +263,7 @@ def heard(count: int, wanted: Callable[[bytes], bool]) -> tuple[socket.socket, C
         s.settimeout(WITHIN_SECONDS)
         return s
 
-    s = opened_in(PEER, opened)
+    s = opened_in(namespace, opened)
 
     def read() -> list[bytes]:
         found: list[bytes] = []
@@ -295,6 +307,62 @@ def test_a_neighbour_learns_the_new_owner_although_its_entry_is_locked(network: 
     assert MAC.hex(":") in neighbour()
 
 
+@pytest.mark.parametrize("forwarding", [0, 1])
+def test_a_router_is_announced_as_one(network: None, forwarding: int) -> None:
+    """Else neighbours forget that it is one, and with that the routes through it that they learnt."""
+    switch = f"echo {forwarding} >/proc/sys/net/ipv6/conf/all/forwarding"
+    tool("ip", "netns", "exec", HOST, "sh", "-c", switch)
+    at_once = (
+        "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad"  # a host hears no advertisement before its own addresses are
+    )
+    tool("ip", "netns", "exec", PEER, "sh", "-c", at_once)
+    ip("link set eth0 down", "link set eth0 up", "addr add fd09::2/64 dev eth0 nodad",
+       "neigh replace fd09::1:1 lladdr 02:00:00:00:00:99 dev eth0 nud reachable router", namespace=PEER)  # fmt: skip
+    listener, read = heard(2, lambda frame: frame[54:55] == b"\x88" and frame[62:78] == packed("fd09::1:1"))
+    with listener:
+
+        async def story(host: Host) -> None:
+            await host.hold(1, V6)
+            await asyncio.to_thread(read)
+
+        on_the_host(story, V6)
+    learnt = tool("ip", "-n", PEER, "neigh", "show", "fd09::1:1", "dev", "eth0").split()
+    assert MAC.hex(":") in learnt
+    assert ("router" in learnt) == bool(forwarding)
+
+
+def test_an_interface_that_gets_another_hardware_address_is_announced_with_it(network: None) -> None:
+    new = bytes.fromhex("020000000077")
+    ours = set(frames(new, packed("10.9.1.1")))
+    listener, read = heard(2, lambda frame: frame in ours)
+    with listener:
+
+        async def story(host: Host) -> None:
+            await host.hold(1, V4)
+            ip(f"link set eth0 address {new.hex(':')}", namespace=HOST)
+            assert set(await asyncio.to_thread(read)) == ours
+
+        on_the_host(story, V4)
+
+
+def test_a_name_that_went_to_another_interface_is_followed(network: None) -> None:
+    """The socket of a name is bound to the interface that had it when it was opened."""
+
+    def sent() -> None:
+        sender = Sender()
+        assert sender.put("eth0", b"\xff" * 6 + MAC + b"\x88\xb5first") is None
+        ip("link set eth0 down", "link set eth0 name old0", "link add eth0 type veth peer name far0",
+           "link set eth0 up", "link set far0 up", namespace=HOST)  # fmt: skip
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5)) as far:
+            far.bind(("far0", 0x88B5))
+            far.settimeout(WITHIN_SECONDS)
+            assert sender.put("eth0", b"\xff" * 6 + MAC + b"\x88\xb5second") is None
+            assert far.recv(2048).endswith(b"second")
+        sender.close()
+
+    opened_in(HOST, sent)
+
+
 def test_hazard_18_nothing_is_announced_after_it_was_released(network: None) -> None:
     other = Vip("other", (Address("10.9.1.5", 32, "eth0"),))
     mine, later = set(frames(MAC, packed("10.9.1.1"))), set(frames(MAC, packed("10.9.1.5")))
@@ -325,3 +393,90 @@ def test_two_hundred_at_once(network: None) -> None:
         assert sum(a.ours for a in addresses().values()) == 0
 
     on_the_host(story, *vips)
+
+
+# -- a VIP of several addresses on several interfaces -----------------------------------------------------------------------
+
+GATEWAY = Vip(
+    "gateway",
+    (
+        Address("10.9.1.3", 32, "inside"),
+        Address("fd09::1:3", 128, "inside"),
+        Address("10.8.1.3", 32, "eth1"),
+        Address("fd08::1:3", 128, "eth1"),
+    ),
+)
+OF_THE_GATEWAY = {a.ip for a in GATEWAY.addresses}
+INSIDE = {"inside": "eth0"}
+
+
+@pytest.fixture
+def two_networks(network: None) -> None:
+    """The two hosts have a second cable: eth1 on both sides."""
+    ip(f"link add eth1 type veth peer name eth1 netns {PEER}", namespace=HOST)
+    for name, number in ((HOST, 1), (PEER, 2)):
+        ip(f"addr add 10.8.0.{number}/16 dev eth1", f"addr add fd08::{number}/64 dev eth1 nodad", "link set eth1 up",
+           namespace=name)  # fmt: skip
+
+
+def test_a_virtual_router_has_all_its_addresses_each_on_its_interface(two_networks: None) -> None:
+    async def story(host: Host) -> None:
+        held, refused = await host.hold(1, GATEWAY, V4)
+        assert (set(held), refused) == ({GATEWAY.key, V4.key}, {})
+        found = addresses()
+        assert all(found[text].ours for text in OF_THE_GATEWAY)
+        on = {text: found[text].index for text in OF_THE_GATEWAY}
+        assert on["10.9.1.3"] == on["fd09::1:3"] == found["10.9.0.1"].index
+        assert on["10.8.1.3"] == on["fd08::1:3"] == found["10.8.0.1"].index
+        held, _ = await host.hold(2, V4)
+        assert held == (V4.key,)
+        assert not OF_THE_GATEWAY & set(addresses())
+
+    on_the_host(story, GATEWAY, V4, interfaces=INSIDE)
+
+
+def test_a_virtual_router_of_which_the_kernel_refuses_one_address_has_none(two_networks: None) -> None:
+    """Linux takes no IPv6 address on an interface where IPv6 is off; the three others it took before."""
+    tool("ip", "netns", "exec", HOST, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/eth1/disable_ipv6")
+
+    async def story(host: Host) -> None:
+        assert host.eligibility[-1] == {}, "that it will be refused is not seen before it is tried"
+        held, refused = await host.hold(1, GATEWAY, V4, V6)
+        assert set(held) == {V4.key, V6.key}
+        assert refused[GATEWAY.key].startswith("fd08::1:3/128: ")
+        assert not OF_THE_GATEWAY & set(addresses())
+        assert addresses()["10.9.1.1"].ours
+        assert addresses()["fd09::1:1"].ours
+
+    on_the_host(story, GATEWAY, V4, V6, interfaces=INSIDE)
+
+
+def test_a_virtual_router_lets_go_of_all_when_somebody_else_has_one_of_its_addresses(two_networks: None) -> None:
+    async def story(host: Host) -> None:
+        await host.hold(1, GATEWAY, V4)
+        ip("addr del 10.8.1.3/32 dev eth1", "addr add 10.8.1.3/24 dev eth1", namespace=HOST)
+        await host.until(lambda: host.eligibility[-1] == {GATEWAY.key: NotEligible.FOREIGN_ADDRESS})
+        held, refused = await host.hold(2, GATEWAY, V4)
+        assert held == (V4.key,)
+        assert refused[GATEWAY.key] == "10.8.1.3/24 is already configured on eth1 by somebody else"
+        assert OF_THE_GATEWAY & set(addresses()) == {"10.8.1.3"}
+        assert not addresses()["10.8.1.3"].ours
+
+    on_the_host(story, GATEWAY, V4, interfaces=INSIDE)
+
+
+def test_a_virtual_router_is_not_eligible_when_one_of_its_interfaces_is_missing_or_dead(two_networks: None) -> None:
+    async def story(host: Host) -> None:
+        await host.hold(1, GATEWAY, V4)
+        ip("link set eth1 down", namespace=PEER)
+        await host.until(lambda: host.eligibility[-1] == {GATEWAY.key: NotEligible.LINK_DOWN})
+        ip("link set eth1 up", namespace=PEER)
+        await host.until(lambda: host.eligibility[-1] == {})
+        ip("link del eth1", namespace=HOST)
+        await host.until(lambda: host.eligibility[-1] == {GATEWAY.key: NotEligible.NO_INTERFACE})
+        held, refused = await host.hold(2, GATEWAY, V4)
+        assert held == (V4.key,)
+        assert refused[GATEWAY.key] == "10.8.1.3/32: it has no interface for it"
+        assert not OF_THE_GATEWAY & set(addresses())
+
+    on_the_host(story, GATEWAY, V4, interfaces=INSIDE)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from wackamole.config import find_self, parse
 from wackamole.core.events import TimePassed
-from wackamole.core.model import NodeId, Phase, View, ViewId
+from wackamole.core.model import NodeId, NotEligible, Phase, View, ViewId
 from wackamole.core.placement import Stays
 from wackamole.engine.contract import Delivered, Joined, Listener, NewView
 from wackamole.shell.control import REQUEST_BYTES_MAX, Refused
@@ -42,6 +42,7 @@ address = "192.0.2.2"
 address = "192.0.2.3"
 [control]
 socket = "{socket}"
+original = "{socket}.it"
 """
 
 
@@ -77,8 +78,11 @@ def kept() -> Iterator[Kept]:
 
 
 @pytest.fixture
-def talk(tmp_path: Path, kept: Kept) -> Callable[[Callable[[Daemon], Coroutine[Any, Any, T]]], T]:
+def talk(
+    tmp_path: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[Daemon], Coroutine[Any, Any, T]]], T]:
     """Runs a conversation with a settled daemon; its kernel is never started, so nothing is touched."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
 
     def run(conversation: Callable[[Daemon], Coroutine[Any, Any, T]]) -> T:
         config = parse(CONFIG.format(socket=tmp_path / "control.sock"))
@@ -91,8 +95,10 @@ def talk(tmp_path: Path, kept: Kept) -> Callable[[Callable[[Daemon], Coroutine[A
                 assert await daemon._carried_out(TimePassed(), lambda: settled(daemon))
                 return await asyncio.wait_for(conversation(daemon), 60)
             finally:
-                if daemon._timer is not None:
-                    daemon._timer.cancel()
+                daemon.done.set()
+                for timer in (daemon._timer, daemon._telling_timer):
+                    if timer is not None:
+                        timer.cancel()
 
         return asyncio.run(main())
 
@@ -109,11 +115,13 @@ async def asked(daemon: Daemon, request: dict[str, Any]) -> list[dict[str, Any]]
     answers: list[dict[str, Any]] = []
     talking = daemon.handle(request["verb"], request)
     try:
-        async for said in talking:
+        while (said := await asyncio.wait_for(anext(talking, None), 1 if request.get("follow") else 30)) is not None:
             answers.append(said)
             json.dumps(said)
             if request.get("follow") and len(answers) >= len(daemon.journal._history):
                 break
+    except TimeoutError:
+        pass  # a follower of the cluster's history, which has little
     except Refused as no:
         return str(no)
     finally:
@@ -132,7 +140,7 @@ requests = st.fixed_dictionaries(
             st.sampled_from(("status", "events", "why", "move", "drain", "resume", "balance")), st.text(max_size=9)
         )
     },
-    optional=dict.fromkeys(("vips", "vip", "node", "force", "follow", "x"), json_values),
+    optional=dict.fromkeys(("vips", "vip", "node", "force", "follow", "cluster", "since", "by", "x"), json_values),
 ).filter(lambda r: r["verb"] != "leave")
 
 
@@ -202,3 +210,110 @@ def test_a_request_of_the_greatest_size_is_looked_up_not_searched(talk: Any) -> 
         assert isinstance(await asked(daemon, {"verb": "move", "vips": vips, "node": "a"}), list)
 
     talk(conversation)
+
+
+async def by_bytes(daemon: Daemon, *commands: int) -> list[bytes]:
+    """What the original's control socket answers to each command."""
+    reader, writer = await asyncio.open_unix_connection(f"{daemon.config.control.socket}.it")
+    answers = []
+    for command in commands:
+        writer.write(bytes([command]))
+        number = await reader.readexactly(4)
+        answers.append(await reader.readexactly(int.from_bytes(number)) if command == 0 else number)
+    writer.close()
+    return answers
+
+
+def test_the_originals_protocol_commands_this_daemon(talk: Callable[..., Any]) -> None:
+    async def conversation(daemon: Daemon) -> None:
+        def drained() -> bool:
+            return any(report.draining for report in daemon.state.table.reports)
+
+        await daemon._offer_original()
+        listed, failed = await by_bytes(daemon, 0, 1)
+        assert len(listed) == 3 * 900
+        holder, first = listed[4 + 16 :][:4], listed[4 + 28 + 16 :][:4]
+        assert (holder, first) == (b"\x7f\0\0\1", b"\xc0\0\2\1")
+        assert failed == bytes(4)
+        assert drained()
+        assert await by_bytes(daemon, 2) == [bytes(4)]
+        assert not drained()
+        await daemon._close_controls()
+        assert not Path(f"{daemon.config.control.socket}.it").exists()
+
+    talk(conversation)
+
+
+def test_a_control_socket_that_cannot_be_made_is_a_warning(talk: Callable[..., Any]) -> None:
+    async def conversation(daemon: Daemon) -> None:
+        path = f"{daemon.config.control.socket}.it"
+        Path(path).write_text("a file of somebody")
+        await daemon._offer_original()
+        found = daemon.status()["warnings"]
+        assert f"no original wackatrl can be served: cannot listen on {path}: Address already in use" in found  # type: ignore[operator]
+        await daemon._close_controls()
+        assert Path(path).read_text() == "a file of somebody"
+
+    talk(conversation)
+
+
+def test_an_exposed_control_port_is_a_warning(kept: Kept, tmp_path: Path) -> None:
+    text = CONFIG.format(socket=tmp_path / "control.sock").replace(f"{tmp_path / 'control.sock'}.it", "0.0.0.0:2413")
+    config = parse(text)
+
+    async def main() -> object:
+        return Daemon(config, find_self(config, "a"), Journal(), kept).status()["warnings"]
+
+    warnings = asyncio.run(main())
+    assert isinstance(warnings, list)
+    assert [w for w in warnings if w.startswith("anybody on the network can drain this node by way of 0.0.0.0:2413")]
+
+
+def test_the_clusters_history_says_what_was_asked_and_by_whom(talk: Any) -> None:
+    async def conversation(daemon: Daemon) -> list[dict[str, Any]]:
+        assert await asked(daemon, {"verb": "move", "vips": ["v1", "192.0.2.3"], "node": "a", "by": "uid:7"})
+        assert isinstance(await asked(daemon, {"verb": "drain", "node": "a", "by": "root"}), str)
+        seen: list[dict[str, Any]] = []
+        async for said in daemon.handle("events", {"cluster": True, "follow": True}):
+            seen.append(said["progress"])
+            if seen[-1]["event"] == "command_refused":
+                break
+        return seen
+
+    seen = talk(conversation)
+    assert [e["event"] for e in seen] == ["view", *["moved"] * 3, "command", "command", "command_refused"]
+    assert [e["said_by"] for e in seen] == ["a"] * 7
+    assert [e["place"]["index"] for e in seen] == list(range(7))
+    assert {k: seen[4][k] for k in ("verb", "vips", "node", "by")} == {
+        "verb": "move",
+        "vips": "v1,192.0.2.3",
+        "node": "a",
+        "by": "uid:7",
+    }
+    assert "--force" in seen[6]["reason"]
+
+
+@pytest.mark.parametrize("wrong", [{"since": "1h"}, {"since": True}, {"vip": 5}, {"node": ["a"]}], ids=str)
+def test_a_filter_that_is_none_is_refused(talk: Any, wrong: dict[str, Any]) -> None:
+    async def conversation(daemon: Daemon) -> None:
+        assert isinstance(await asked(daemon, {"verb": "events", "cluster": True, **wrong}), str)
+
+    talk(conversation)
+
+
+def test_a_host_that_cannot_hold_vips_any_more_says_so_once_for_each_reason(talk: Any) -> None:
+    async def conversation(daemon: Daemon) -> list[dict[str, Any]]:
+        keys = [v.key for v in daemon.state.settings.vips]
+        daemon._eligibility_changed(tuple((k, NotEligible.LINK_DOWN) for k in keys[:2]))
+        daemon._eligibility_changed(((keys[0], NotEligible.LINK_DOWN), (keys[2], NotEligible.REFUSED)))
+        daemon._eligibility_changed(())
+        return [e async for e in daemon.journal.follow(follow=False) if str(e["event"]).endswith("eligible")]
+
+    seen = talk(conversation)
+    told = [(e["event"], e.get("reason"), e["count"]) for e in seen]
+    assert told == [
+        ("ineligible", NotEligible.LINK_DOWN.value, "2"),
+        ("ineligible", NotEligible.REFUSED.value, "1"),
+        ("eligible", None, "1"),
+        ("eligible", None, "2"),
+    ]

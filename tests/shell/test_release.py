@@ -100,7 +100,7 @@ def test_what_a_dead_daemon_left_is_removed_and_nothing_else(owner: subprocess.P
 def test_nothing_left_is_no_failure(host: None) -> None:
     done = command()
     assert (done.returncode, done.stdout) == (0, "nothing was left\n")
-    assert json.loads(command("--json").stdout) == {"addresses": [], "tables": []}
+    assert json.loads(command("--json").stdout) == {"addresses": [], "tables": [], "routes": 0}
     assert addresses() == FOREIGN
 
 

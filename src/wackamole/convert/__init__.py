@@ -141,8 +141,7 @@ def _missing(draft: Draft) -> tuple[str, ...]:
 
 
 def _judged(toml: str, written: list[Line], missing: tuple[str, ...]) -> list[Problem]:
-    """What `config.parse` says of it, at the places of the foreign file. What is missing is known already; the engine
-    is no file's affair."""
+    """What `config.parse` says of it, at the places of the foreign file. What is missing is known already."""
     try:
         parse(toml, "")
     except ConfigError as wrong:
@@ -155,7 +154,7 @@ def _judged(toml: str, written: list[Line], missing: tuple[str, ...]) -> list[Pr
         assert match is not None, f"every problem has a place: {sentence}"
         number, where, said = int(match[1] or 0), match[2], match[3]
         filled_in = missing and where.startswith("node") and ("at least one" in said or "needs either" in said)
-        if not filled_in and not where.startswith("engine"):
+        if not filled_in:
             place = next((p for _, p in reversed(written[:number]) if p is not None), Place("the whole"))
             found.append(Problem(place, f"{where}  {said}"))
     return found

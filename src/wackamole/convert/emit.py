@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from .facts import Fate, Options, Place, Remark
-from .merge import Draft, DraftNode
+from .merge import Draft, DraftHook, DraftNode
 
 Line = tuple[str, Place | None]
 
@@ -45,6 +45,12 @@ def lines(draft: Draft, options: Options, paths: Sequence[str]) -> Iterator[Line
         yield "[balance]", None
         for key, (value, place) in balance:
             yield f"{key} = {value if value.isdecimal() else quoted(value)}", place
+    if "control" in draft.settings:
+        where, place = draft.settings["control"]
+        yield "", None
+        yield "[control]", None
+        yield f"original = {quoted(where)}", place
+    yield from _notify(draft)
     yield from _nodes(draft.nodes)
     for vip in draft.vips:
         yield "", None
@@ -64,6 +70,12 @@ def lines(draft: Draft, options: Options, paths: Sequence[str]) -> Iterator[Line
             yield "]", vip.place
         if vip.prefer:
             yield f"prefer = {_list(vip.prefer)}", vip.place
+        for key in ("routes", "rules"):
+            texts = [r for r in vip.routing if r.key == key]
+            if texts:
+                yield f"{key} = {_list([r.text for r in texts])}", texts[0].place
+    for hook in draft.hooks:
+        yield from _hook(hook)
     left_out = {(r.said, r.sentence): r for r in reversed(draft.remarks) if r.fate is Fate.LEFT_OUT}
     yield from _left_out(sorted(left_out.values(), key=lambda r: r.place))  # once, if several hosts say the same
 
@@ -71,12 +83,39 @@ def lines(draft: Draft, options: Options, paths: Sequence[str]) -> Iterator[Line
 def _engine(draft: Draft, options: Options) -> Iterator[Line]:
     yield "", None
     yield "[engine]", None
-    yield f"type = {quoted(options.engine)}", None
-    if options.engine == "spread":
+    told: tuple[str, Place | None] = draft.settings.get("engine", ("corosync", None))
+    engine, place = (options.engine, None) if options.engine is not None else told
+    yield f"type = {quoted(engine)}", place
+    if engine == "spread":
         address, place = draft.settings.get("spread", ("4803@localhost", None))
         yield f"address = {quoted(address)}", place
         if "retry" in draft.settings:
             yield f"retry = {quoted(draft.settings['retry'][0])}", draft.settings["retry"][1]
+
+
+def _notify(draft: Draft) -> Iterator[Line]:
+    cache, cache_place = draft.settings.get("neighbours", ("", None))
+    if draft.told or cache:
+        yield "", None
+        yield "[notify]", None
+    if draft.told:
+        yield "hosts = [", draft.told[0].place
+        for told in draft.told:
+            more = [f"interface = {quoted(told.interface)}"] if told.interface else []
+            more += [f"throttle = {told.throttle}"] if told.throttle is not None else []
+            more += [f"ping = {'true' if told.ping else 'false'}"] if told.ping != (cache == "ping") else []
+            address = quoted(told.network)
+            yield f"  {{ address = {address}, {', '.join(more)} }}," if more else f"  {address},", told.place
+        yield "]", None
+    if cache:
+        yield "neighbours = true", cache_place
+    if cache == "ping":
+        yield "ping = true", cache_place
+    if "arp-cache" in draft.settings:
+        interval, place = draft.settings["arp-cache"]
+        yield "", None
+        yield "[neighbours]", None
+        yield f"interval = {quoted(interval)}", place
 
 
 def _nodes(nodes: Sequence[DraftNode]) -> Iterator[Line]:
@@ -104,6 +143,21 @@ def _nodes(nodes: Sequence[DraftNode]) -> Iterator[Line]:
         if node.interfaces:
             inner = ", ".join(f"{_key(name)} = {quoted(real)}" for name, real in node.interfaces)
             yield f"interfaces = {{ {inner} }}", node.place
+
+
+def _hook(hook: DraftHook) -> Iterator[Line]:
+    called = hook.called
+    sign = "" if called.command else "# "  # a form to fill in
+    yield "", None
+    yield f"{sign}[[hook]]", called.place
+    yield f"{sign}on = {_list(called.on)}", called.place
+    yield f"{sign}command = {_list(called.command or ('/path/to/a/program',))}", called.place
+    if hook.vips:
+        yield f"{sign}vips = {_list(hook.vips)}", called.place
+    if hook.nodes:
+        yield f"{sign}nodes = {_list(hook.nodes)}", called.place
+    if called.each != "vip":
+        yield f"{sign}each = {quoted(called.each)}", called.place
 
 
 def _left_out(remarks: Sequence[Remark]) -> Iterator[Line]:

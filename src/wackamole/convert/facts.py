@@ -14,6 +14,7 @@ TOKENS_MAX = 200_000
 PROBLEMS_MAX = 200
 """After so many, people look for another file."""
 SAID_CHARACTERS_MAX = 100
+ENGINES = ("corosync", "spread")
 
 
 class Kind(Enum):
@@ -93,12 +94,50 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Routed:
+    """A route or rule of a VIP; `key` is "routes" or "rules"."""
+
+    key: str
+    text: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
 class ServedVip:
     """Addresses that move as one. `priority`: how much this host wants them, None if it does not say."""
 
     name: str  # "": that of its first address
     addresses: tuple[Served, ...]
     priority: int | None
+    place: Place
+    routing: tuple[Routed, ...] = ()
+
+    @property
+    def ips(self) -> frozenset[str]:
+        """What makes it the same VIP on every host."""
+        return frozenset(a.ip for a in self.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A program that a host calls: our `[[hook]]`. `vip`: the addresses of the VIP that it is for; empty: of all. One
+    without a command is a form to fill in."""
+
+    on: tuple[str, ...]
+    command: tuple[str, ...]
+    each: str
+    vip: frozenset[str]
+    place: Place = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Hosts that are to be told where a VIP is: one, or a network's. `throttle` of them a second, None if it does not say."""
+
+    network: str
+    interface: str
+    throttle: int | None
+    ping: bool
     place: Place
 
 
@@ -111,7 +150,9 @@ class Host:
     peers: list[tuple[str, Place]] = field(default_factory=list)
     nodes: list[tuple[str, tuple[str, ...], Place]] = field(default_factory=list)
     vips: list[ServedVip] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
     settings: dict[str, tuple[str, Place]] = field(default_factory=dict)
+    hooks: list[Called] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -134,10 +175,10 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to convert. `nodes`: names and their addresses; `cluster`: its name, if not the file's."""
+    """How to convert. `nodes`: names and their addresses; `engine` and `cluster`, its name: if not the file's."""
 
     nodes: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    engine: str = "corosync"
+    engine: str | None = None
     cluster: str | None = None
     kind: Kind | None = None
 

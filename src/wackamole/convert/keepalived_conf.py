@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .facts import ENTRIES_MAX, PROBLEMS_MAX, TOKENS_MAX, Fate, Host, Place, Served, ServedVip, Source, is_address
+from ..routing import route, rule
+from .facts import (
+    ENTRIES_MAX,
+    PROBLEMS_MAX,
+    TOKENS_MAX,
+    Called,
+    Fate,
+    Host,
+    Place,
+    Routed,
+    Served,
+    ServedVip,
+    Source,
+    is_address,
+)
 
 DEPTH_MAX = 16
 WORD_CHARACTERS_MAX = 1000
@@ -18,7 +33,7 @@ _MACRO = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 # What replaces the statements of a VRRP instance that are not carried over. "" where nothing is needed.
 _CHECKS = "health checks are not built in; a check may call `wackamole drain` and `wackamole resume`"
-_EVENTS = "`wackamole events --follow --json` tells a program what happens"
+_EVENTS = "a [[hook]] calls a program for what happens; none is written for this"
 _INSTEAD = {
     "authentication": (
         Fate.LEFT_OUT,
@@ -30,8 +45,6 @@ _INSTEAD = {
     "track_bfd": (Fate.LEFT_OUT, _CHECKS),
     "notify": (Fate.LEFT_OUT, _EVENTS),
     "smtp_alert": (Fate.LEFT_OUT, _EVENTS),
-    "virtual_routes": (Fate.LEFT_OUT, "routes do not come and go with a VIP; make them permanent on every host"),
-    "virtual_rules": (Fate.LEFT_OUT, "rules do not come and go with a VIP; make them permanent on every host"),
     "preempt_delay": (Fate.NOT_NEEDED, "balancing waits for `settle` under [balance] before it moves anything"),
     "advert_int": (Fate.NOT_NEEDED, "`detection` under [engine] is how long a silent host stays a member"),
     "virtual_router_id": (Fate.NOT_NEEDED, "VIPs are known by their names and addresses"),
@@ -43,6 +56,14 @@ _INSTEAD = {
         "the IPVS connection sync is not Wackamole's; start it with ipvsadm --start-daemon",
     ),
 }
+_NOTIFY = {
+    "notify": ("acquired", "released"),
+    "notify_master": ("acquired",),
+    "notify_backup": ("released",),
+    "notify_fault": ("released",),
+    "notify_stop": ("released",),
+}
+_STATES = {"acquired": "MASTER", "released": "BACKUP"}
 _PREFIXES = ("notify", "garp", "use_vmac", "lvs_sync_daemon")
 _OUTSIDE = {
     "global_defs": (Fate.NOT_NEEDED, "settings of keepalived's own process"),
@@ -79,6 +100,8 @@ class _Instance:
     name: str
     vip: ServedVip
     statement: _Statement
+    notify: list[_Statement]
+    priority: int
     group: _Group | None = None
 
 
@@ -87,6 +110,7 @@ class _Group:
     name: str
     place: Place
     members: list[tuple[str, Place]] = field(default_factory=list)
+    notify: list[_Statement] = field(default_factory=list)
 
 
 def read(source: Source, *, alone: bool) -> Host:
@@ -197,6 +221,8 @@ class _Reader:
         name = statement.words[1].strip('"')
         interface, priority, nopreempt = "", PRIORITY_DEFAULT, False
         lists: list[_Statement] = []
+        notify: list[_Statement] = []
+        routing: list[Routed] = []
         for inner in statement.inner:
             key, values = inner.words[0], inner.words[1:]
             if key == "interface" and values:
@@ -215,6 +241,10 @@ class _Reader:
                 self.peers(inner)
             elif key == "track_interface":
                 self.tracked(inner)
+            elif key in ("virtual_routes", "virtual_rules"):
+                routing += self.routing(inner)
+            elif key in _NOTIFY:
+                notify.append(inner)
             else:
                 key = next((p for p in _PREFIXES if key.startswith(p)), key)
                 self.remark(inner, _INSTEAD.get(key, (Fate.NOT_NEEDED, "a detail of VRRP")))
@@ -226,8 +256,8 @@ class _Reader:
             before = self.instances[name].statement.place
             self.host.wrong(statement.place, f"vrrp_instance {name} is already in {before}")
         else:
-            vip = ServedVip(name, addresses, wanted, statement.place)
-            self.instances[name] = _Instance(name, vip, statement)
+            vip = ServedVip(name, addresses, wanted, statement.place, tuple(routing))
+            self.instances[name] = _Instance(name, vip, statement, notify, priority)
 
     def priority(self, statement: _Statement, values: list[str]) -> int:
         if len(values) != 1 or not re.fullmatch(r"[0-9]{1,3}", values[0]) or not 1 <= int(values[0]) <= 255:
@@ -289,6 +319,8 @@ class _Reader:
             if inner.words[0] == "group":
                 for member in inner.inner or ():
                     group.members += [(word.strip('"'), member.place) for word in member.words]
+            elif inner.words[0] in _NOTIFY:
+                group.notify.append(inner)
             else:
                 key = next((p for p in _PREFIXES if inner.words[0].startswith(p)), inner.words[0])
                 self.remark(inner, _INSTEAD.get(key, (Fate.NOT_NEEDED, "a detail of VRRP")))
@@ -297,6 +329,43 @@ class _Reader:
             return
         self.groups.append(group)
         self.remark(statement, (Fate.CARRIED, f"[[vip]] {group.name}: its instances' addresses move as one"))
+
+    def routing(self, statement: _Statement) -> Iterator[Routed]:
+        """`virtual_routes` and `virtual_rules`: what ip-route and ip-rule take, one a line."""
+        key = "routes" if statement.words[0] == "virtual_routes" else "rules"
+        read = route if key == "routes" else rule
+        for inner in statement.inner or ():
+            words = [w for w in inner.words if w != "no_track"]
+            if key == "routes" and "to" in words[1:-1]:  # here it comes first
+                at = words.index("to")
+                words = [*words[at : at + 2], *words[:at], *words[at + 2 :]]
+            text = " ".join(words)
+            try:
+                read(text)
+            except ValueError as wrong:
+                self.remark(inner, (Fate.LEFT_OUT, f"{key} of a [[vip]] are a part of what ip takes: it {wrong}"))
+                continue
+            self.remark(inner, (Fate.CARRIED, f"{key} of the [[vip]]"))
+            yield Routed(key, text, inner.place)
+
+    def notify(self, statements: list[_Statement], kind: str, name: str, priority: int, vip: ServedVip) -> None:
+        """Scripts that are called when the state changes. `kind` and `name` are what `notify` tells its script."""
+        for statement in statements:
+            what = statement.words[0]
+            words = _program(statement.words[1] if len(statement.words) > 1 else "")
+            if not words or not words[0].startswith("/") or len(self.host.hooks) >= ENTRIES_MAX:
+                self.remark(statement, (Fate.LEFT_OUT, "a [[hook]] needs a command with an absolute path"))
+                continue
+            for on in _NOTIFY[what]:
+                more = (kind, name, _STATES[on], str(priority)) if what == "notify" else ()
+                self.host.hooks.append(Called((on,), (*words, *more), "vip", vip.ips, statement.place))
+            told = f"a [[hook]] on {' and one on '.join(_NOTIFY[what])}"
+            if len(statement.words) > 2:
+                self.remark(statement, (Fate.CHANGED, f"{told}, as the daemon's user"))
+            elif what in ("notify_fault", "notify_stop"):
+                self.remark(statement, (Fate.CHANGED, f"{told}, whatever the reason: WACKAMOLE_CAUSE says why"))
+            else:
+                self.remark(statement, (Fate.CARRIED, told))
 
     def vips(self) -> None:
         """What moves as one: an instance, or all of a sync group."""
@@ -314,6 +383,7 @@ class _Reader:
             if instance.group is None:
                 self.host.vips.append(instance.vip)
                 self.remark(instance.statement, (Fate.CARRIED, "a [[vip]]; its addresses move as one"))
+                self.notify(instance.notify, "INSTANCE", instance.name, instance.priority, instance.vip)
             else:
                 by_group[instance.group].append(instance.vip)
                 self.remark(instance.statement, (Fate.CARRIED, f"part of the [[vip]] {instance.group.name}"))
@@ -324,4 +394,18 @@ class _Reader:
             # the group is master where its weakest instance is: one that is a backup makes all of it a backup
             priority = min((p for p in wants if p is not None), default=None) if None not in wants else None
             addresses = tuple(a for v in vips for a in v.addresses)
-            self.host.vips.append(ServedVip(group.name, addresses, priority, group.place))
+            routing = tuple(r for v in vips for r in v.routing)
+            vip = ServedVip(group.name, addresses, priority, group.place, routing)
+            self.host.vips.append(vip)
+            self.notify(group.notify, "GROUP", group.name, priority or PRIORITY_DEFAULT, vip)
+            for instance in self.instances.values():
+                if instance.group is group:
+                    self.notify(instance.notify, "INSTANCE", instance.name, instance.priority, vip)
+
+
+def _program(text: str) -> list[str]:
+    """A script and its arguments, in quotes if there are any."""
+    try:
+        return shlex.split(text.strip('"'))
+    except ValueError:
+        return []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
-from .facts import Fate, Host, Options, Place, Problem, Remark, Served, ServedVip
+from .facts import Called, Fate, Host, Options, Place, Problem, Remark, Routed, Served, ServedVip, Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,16 @@ class DraftVip:
     addresses: tuple[Served, ...]
     prefer: tuple[str, ...]
     place: Place
+    routing: tuple[Routed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DraftHook:
+    """One `[[hook]]`; empty `vips` and `nodes` are all."""
+
+    called: Called
+    vips: tuple[str, ...]
+    nodes: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -35,6 +45,8 @@ class Draft:
     settings: dict[str, tuple[str, Place]] = field(default_factory=dict)
     nodes: list[DraftNode] = field(default_factory=list)
     vips: list[DraftVip] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    hooks: list[DraftHook] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -48,7 +60,8 @@ def merge(hosts: list[Host], options: Options) -> Draft:
     _settings(draft, hosts)
     found = _same_vips(draft, hosts)
     nodes = _nodes(draft, hosts, options)
-    names = _Names({a.interface for h in hosts for v in h.vips for a in v.addresses})
+    named = {a.interface for h in hosts for v in h.vips for a in v.addresses}
+    names = _Names(named | {t.interface for h in hosts for t in h.told})
     known = set(nodes)
     for sight in found:
         addresses = tuple(
@@ -56,9 +69,30 @@ def merge(hosts: list[Host], options: Options) -> Draft:
             for i, a in enumerate(sight[0][1].addresses)
         )
         prefer = tuple(n for n in _prefer(sight, len(hosts)) if n in known)
-        draft.vips.append(DraftVip(sight[0][1].name, addresses, prefer, sight[0][1].place))
+        routing = tuple({(r.key, r.text): r for _, v in reversed(sight) for r in reversed(v.routing)}.values())[::-1]
+        draft.vips.append(DraftVip(sight[0][1].name, addresses, prefer, sight[0][1].place, routing))
+    _told(draft, hosts, names)
     draft.nodes = [DraftNode(n, a, names.on(n), p) for n, (a, p) in nodes.items()]
+    _hooks(draft, hosts)
     return draft
+
+
+def _hooks(draft: Draft, hosts: list[Host]) -> None:
+    """Each once, with the VIPs that it is for and the nodes whose files have it, if not all."""
+    names = {frozenset(a.ip for a in v.addresses): v.name or v.addresses[0].ip for v in draft.vips}
+    nodes: dict[Called, dict[str, None]] = {}
+    for host in hosts:
+        for called in host.hooks:
+            if not called.vip or called.vip in names:  # else its VIP is a problem already
+                nodes.setdefault(called, {})[host.source.node or ""] = None
+    found: dict[tuple[object, ...], DraftHook] = {}
+    for called, on_nodes in nodes.items():
+        where = tuple(on_nodes) if len(on_nodes) < len(hosts) else ()
+        vips = (names[called.vip],) if called.vip else ()
+        key = (called.on, called.command, called.each, where, bool(vips))
+        known = found.get(key)
+        found[key] = replace(known, vips=(*known.vips, *vips)) if known else DraftHook(called, vips, where)
+    draft.hooks += [replace(h, vips=()) if len(h.vips) == len(names) else h for h in found.values()]
 
 
 def _settings(draft: Draft, hosts: list[Host]) -> None:
@@ -69,6 +103,28 @@ def _settings(draft: Draft, hosts: list[Host]) -> None:
                 draft.remarks.append(
                     Remark(place, value, Fate.CHANGED, f"{kept}, as in {where}: all hosts have one file")
                 )
+
+
+def _told(draft: Draft, hosts: list[Host], names: _Names) -> None:
+    """Whom any host tells; the same network is the same entry, and one behind two interfaces of a host is two."""
+    found: dict[tuple[str, int], dict[Host, Told]] = {}
+    for host in hosts:
+        seen: dict[str, dict[str, Told]] = {}
+        for told in host.told:
+            behind = seen.setdefault(told.network, {})
+            first = behind.setdefault(told.interface, told)
+            if first is told:
+                found.setdefault((told.network, len(behind)), {})[host] = told
+            else:
+                sentence = f"the same as in {first.place}"
+                draft.remarks.append(Remark(told.place, told.network, Fate.NOT_NEEDED, sentence))
+    for sight in found.values():
+        first, *others = sight.values()
+        for other in others:
+            if (other.throttle, other.ping) != (first.throttle, first.ping):
+                sentence = f"throttle and ping as in {first.place}: all hosts have one file"
+                draft.remarks.append(Remark(other.place, other.network, Fate.CHANGED, sentence))
+        draft.told.append(replace(first, interface=names.of({h: t.interface for h, t in sight.items()})))
 
 
 def _nodes(draft: Draft, hosts: list[Host], options: Options) -> dict[str, tuple[tuple[str, ...], Place]]:
@@ -102,7 +158,7 @@ def _same_vips(draft: Draft, hosts: list[Host]) -> list[_Sight]:
     owner: dict[str, frozenset[str]] = {}
     for host in hosts:
         for vip in host.vips:
-            key = frozenset(a.ip for a in vip.addresses)
+            key = vip.ips
             sight = found.get(key)
             if sight is None:
                 clash = next((owner[a.ip] for a in vip.addresses if a.ip in owner), None)
@@ -133,7 +189,7 @@ def _in_order(draft: Draft, first: ServedVip, vip: ServedVip) -> ServedVip:
         if mine.text != theirs.text:
             sentence = f"{mine.text}, as in {mine.place}: all hosts have one file"
             draft.remarks.append(Remark(theirs.place, theirs.text, Fate.CHANGED, sentence))
-    return ServedVip(vip.name, ordered, vip.priority, vip.place)
+    return replace(vip, addresses=ordered)
 
 
 def _addresses(vip: ServedVip) -> str:

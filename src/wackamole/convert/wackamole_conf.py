@@ -14,6 +14,7 @@ What the original's file cannot say is said in comments that the original passes
 
     #wackamole: node a = 10.0.0.11, 10.1.0.11
     #wackamole: key_file = /etc/wackamole/web.key
+    #wackamole: engine = spread
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from ..config import HOSTS_MAX, RANGE_MAX, THROTTLE_DEFAULT, THROTTLE_MAX
+from ..original import control_address
 from .facts import (
+    ENGINES,
     ENTRIES_MAX,
     PROBLEMS_MAX,
     TOKENS_MAX,
+    Called,
     Fate,
     Host,
     Options,
@@ -37,6 +42,7 @@ from .facts import (
     Served,
     ServedVip,
     Source,
+    Told,
     is_address,
     shown,
 )
@@ -81,6 +87,13 @@ SETTINGS = (
     *("virtualinterfaces", "vifs", "vips", "rundynamic", "moduledir", "perluse", "perluselib", "logfacility"),
 )
 _WORDS = frozenset({*SETTINGS, "acquisitionsperround", "interval", "all", "none", "throttle", "ping"})
+_ON = {
+    "on up": ("acquired", "vip"),
+    "on down": ("released", "vip"),
+    "post up": ("acquired", "round"),
+    "post down": ("released", "round"),
+}
+"""What a hook is on, and how often it is called."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _DIGITS_MAX = 9
 NOTE_CHARACTERS_MAX = 1000
@@ -153,8 +166,14 @@ def _note(host: Host, comment: str, place: Place) -> None:
     elif found and found["key"] == "key_file":
         host.set("key_file", found["value"], place)
         host.say(place, comment, Fate.CARRIED, "key_file under [cluster]")
+    elif found and found["key"] == "engine" and found["value"].lower() in ENGINES:
+        host.set("engine", found["value"].lower(), place)
+        host.say(place, comment, Fate.CARRIED, "type under [engine]")
     else:
-        host.wrong(place, "after #wackamole: comes `node NAME = ADDRESS, …` or `key_file = PATH`")
+        sentence = (
+            "after #wackamole: comes `node NAME = ADDRESS, …`, `key_file = PATH`, or `engine = corosync` or `spread`"
+        )
+        host.wrong(place, sentence)
 
 
 class _Reader:
@@ -162,9 +181,12 @@ class _Reader:
         self.host = host
         self.options = options
         self.tokens = list(_tokens(host))
+        self.engine = options.engine or host.settings.get("engine", ("corosync",))[0]
         self.index = 0
         self.preferred: list[tuple[ipaddress.IPv4Network, _Token]] = []
         self.values: dict[str, _Token] = {}
+        self.perl_words: list[str] = []  # of PerlUseLib and PerlUse
+        self.perl_calls: list[tuple[str, str, _Token]] = []  # function, action
 
     # -- tokens
 
@@ -220,6 +242,7 @@ class _Reader:
             except _Wrong:
                 self.skip(begin)
         self.prefer_settled()
+        self.perl_settled()
 
     def setting(self, first: _Token) -> None:
         known: dict[str, Callable[[_Token], None]] = {
@@ -293,7 +316,7 @@ class _Reader:
     def spread(self, first: _Token) -> None:
         token = self.value(first, _T.STRING, _T.NUMBER)
         self.host.set("spread", token.text if "@" in token.text else f"{token.text}@localhost", first.place)
-        if self.options.engine == "spread":
+        if self.engine == "spread":
             self.say(first, Fate.CARRIED, "address under [engine]")
         else:
             sentence = "the daemon runs a Corosync of its own; `--engine spread` keeps Spread"
@@ -302,7 +325,7 @@ class _Reader:
     def retry(self, first: _Token) -> None:
         value, fate, hint = self.seconds(first, 1, 600)
         self.host.set("retry", value, first.place)
-        if self.options.engine == "spread":
+        if self.engine == "spread":
             self.say(first, fate, f'retry = "{value}" under [engine]{hint}')
         else:
             self.say(first, Fate.NOT_NEEDED, "the daemon runs a Corosync of its own")
@@ -313,8 +336,15 @@ class _Reader:
         self.say(first, Fate.CARRIED, "name under [cluster]")
 
     def control(self, first: _Token) -> None:
-        self.value(first, _T.STRING)
-        self.say(first, Fate.NOT_NEEDED, "wackamole and wackatrl ask the daemon on the socket under [control]")
+        token = self.value(first, _T.STRING)
+        try:
+            address = control_address(token.text)
+        except ValueError as wrong:
+            self.say(first, Fate.LEFT_OUT, f"{self.named(token)} {wrong}")
+            return
+        self.host.set("control", str(address), first.place)
+        hint = f"; {address.warning}" if address.warning else ""
+        self.say(first, Fate.CARRIED, f"original under [control]: an old wackatrl is served there{hint}")
 
     def mature(self, first: _Token) -> None:
         value, fate, hint = self.seconds(first, 0, 600)
@@ -322,8 +352,9 @@ class _Reader:
         self.say(first, fate, f'mature = "{value}" under [cluster]{hint}')
 
     def arp_cache(self, first: _Token) -> None:
-        self.seconds(first, 0, 10**_DIGITS_MAX * 3600)
-        self.say(first, Fate.LEFT_OUT, "neighbour caches are not shared; VIPs are announced to the whole network")
+        value, fate, hint = self.seconds(first, 1, 86_400)
+        self.host.set("arp-cache", value, first.place)
+        self.say(first, fate, f'interval = "{value}" under [neighbours]{hint}')
 
     def log_facility(self, first: _Token) -> None:
         self.value(first, _T.STRING)
@@ -438,44 +469,96 @@ class _Reader:
                 for n, v in enumerate(self.host.vips)
             ]
 
-    # -- what has no equal here
+    # -- whom to tell
 
     def notify(self, first: _Token) -> None:
-        everybody = "every VIP is announced to its whole network by broadcast ARP; single hosts cannot be listed"
         if self.word("none"):
             self.say(first, Fate.NOT_NEEDED, "VIPs are announced to their whole network all the same")
-        elif self.word("arp-cache"):
-            self.say(first, Fate.LEFT_OUT, everybody)
+        elif self.next.kind is _T.WORD and self.next.text == "arp-cache":
+            self.told(self.take())
         else:
             self.expect(_T.OPEN, after=first)
             before = self.index
             while self.next.kind in (_T.ADDRESS, _T.STRING) or (
                 self.next.kind is _T.WORD and self.next.text == "arp-cache"
             ):
-                token = self.take()
-                if token.kind is not _T.WORD:
-                    self.address(token)
-                    if throttle := self.word("throttle"):
-                        self.expect(_T.NUMBER, after=throttle)
-                self.word("ping")
-                entry = self.raw(token, self.tokens[self.index - 1])
-                self.host.say(token.place, f"Notify {entry}", Fate.LEFT_OUT, everybody)
+                self.told(self.take())
             if self.index == before:
                 raise self.wrong(self.next, f"Notify holds addresses or arp-cache, not {self.named(self.next)}")
             self.expect(_T.CLOSE, after=first)
 
+    def told(self, token: _Token) -> None:
+        """An entry of Notify, its first token being taken."""
+        if token.kind is _T.WORD:
+            self.host.set("neighbours", "ping" if self.word("ping") else "yes", token.place)
+            self.entry(token, Fate.CARRIED, "neighbours = true under [notify]")
+            return
+        found = self.address(token)
+        number = self.expect(_T.NUMBER, after=throttle).text if (throttle := self.word("throttle")) else "0"
+        ping = self.word("ping") is not None
+        if found is None:
+            return
+        interface, ip, prefix, _ = found
+        network = ipaddress.IPv4Network((ip, prefix), strict=False)
+        # the original throttles nothing at 0
+        rate = min(int(number[:_DIGITS_MAX]), THROTTLE_MAX) or None
+        if network.num_addresses > RANGE_MAX:
+            self.entry(
+                token, Fate.LEFT_OUT, f"more than {RANGE_MAX} addresses; write the networks that the VIPs are in"
+            )
+        elif network.is_multicast or network.is_loopback or network.network_address.is_unspecified:
+            self.entry(token, Fate.LEFT_OUT, "it is no host's address")
+        elif len(self.host.told) == HOSTS_MAX:
+            self.entry(token, Fate.LEFT_OUT, f"hosts under [notify] has at most {HOSTS_MAX} entries")
+        else:
+            text = str(network.network_address) if prefix == 32 else str(network)
+            self.host.told.append(Told(text, interface, rate, ping, token.place))
+            usual = (
+                "" if rate or prefix == 32 else f"; at most {THROTTLE_DEFAULT} frames a second, as it sets no throttle"
+            )
+            self.entry(token, Fate.CHANGED if usual else Fate.CARRIED, f"hosts under [notify]{usual}")
+
+    def entry(self, token: _Token, fate: Fate, sentence: str) -> None:
+        """A remark on an entry of Notify."""
+        said = self.raw(token, self.tokens[self.index - 1])
+        self.host.say(token.place, f"Notify {said}", fate, sentence)
+
+    # -- what has no equal here
+
     def run_dynamic(self, first: _Token) -> None:
         function = self.expect(_T.STRING, after=first)
-        self.expect(_T.ACTION, after=function)
-        perl = "::" in function.text or ":" not in function.text
-        what = "Perl" if perl else "a shared object"
-        self.say(
-            first, Fate.LEFT_OUT, f"{what} is not run; `wackamole events --follow --json` tells a program the same"
-        )
+        action = self.expect(_T.ACTION, after=function).text
+        if "::" in function.text and re.fullmatch(r"\w+(::\w+)+", function.text, re.ASCII):
+            self.perl_calls.append((function.text, action, first))
+            self.say(
+                first, Fate.CHANGED, f"a [[hook]] on {_ON[action][0]} that calls it in a perl of its own each time"
+            )
+        elif len(self.host.hooks) < ENTRIES_MAX:
+            self.host.hooks.append(Called((_ON[action][0],), (), _ON[action][1], frozenset(), first.place))
+            sentence = f"a shared object is not loaded; a [[hook]] on {_ON[action][0]} that runs a program replaces it"
+            self.say(first, Fate.LEFT_OUT, sentence)
 
     def perl(self, first: _Token) -> None:
-        self.expect(_T.STRING, after=first)
-        self.say(first, Fate.LEFT_OUT, "Perl is not run; `wackamole events --follow --json` tells a program the same")
+        word = self.expect(_T.STRING, after=first).text
+        use = first.text == "perluse"
+        if use and not re.fullmatch(r"\w+(::\w+)*", word, re.ASCII):
+            self.say(first, Fate.LEFT_OUT, "a hook's perl gets modules by -M, which takes a name alone")
+        elif len(self.perl_words) < 32:
+            self.perl_words.append(f"-M{word}" if use else f"-I{word}")
+            self.say(first, Fate.CARRIED, "a word of each hook that calls Perl")
+        else:
+            self.say(first, Fate.LEFT_OUT, "there are more than a hook's command has words")
+
+    def perl_settled(self) -> None:
+        """Hooks that call Perl functions, as the original did: with the first address, the others, and nothing more; after
+        a round with nothing."""
+        words = sorted(self.perl_words, key=lambda w: w[:2] != "-I")
+        for function, action, token in self.perl_calls[:ENTRIES_MAX]:
+            on, each = _ON[action]
+            told = "my ($vip, @more) = map +{ ip => $_ }, split / /, $ENV{WACKAMOLE_IPS}; "
+            code = f"{function}({{}}, [], {{}})" if each == "round" else told + f"{function}($vip, \\@more, {{}})"
+            command = ("/usr/bin/perl", *words, "-e", code)
+            self.host.hooks.append(Called((on,), command, each, frozenset(), token.place))
 
     def module_dir(self, first: _Token) -> None:
         self.value(first, _T.STRING)

@@ -36,6 +36,7 @@ def facts_of(state: State) -> Placement:
         state.table.reports,
         (n for n, _ in state.table.evicted),
         dict(state.settings.prefer),
+        state.settings.count,
         state.settings.shares,
     )
 

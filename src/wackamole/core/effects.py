@@ -62,6 +62,16 @@ class ShowWitness:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeNote:
+    """A member's note has this place: after all notes of this view that came before. All who are in the view take the same
+    ones in the same order."""
+
+    view: ViewId
+    by: NodeId
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class LeaveGroup:
     """Leave the group. `come_back`: join again as a newcomer (after an eviction); else the daemon is done."""
 
@@ -88,5 +98,15 @@ class Record:
 
 
 Effect = (
-    Multicast | RenewLease | ShutFence | HoldExactly | Remember | Announce | ShowWitness | LeaveGroup | Hand | Record
+    Multicast
+    | RenewLease
+    | ShutFence
+    | HoldExactly
+    | Remember
+    | Announce
+    | ShowWitness
+    | TakeNote
+    | LeaveGroup
+    | Hand
+    | Record
 )

@@ -121,6 +121,14 @@ class SegmentAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteRequested:
+    """This host has a note for everybody. It is said in the view of now, or not at all: whether it was delivered there is for
+    its author to see."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class BalanceRequested:
     """An operator asks for a round of balancing now; operator moves lose their stickiness."""
 
@@ -153,6 +161,7 @@ Event = (
     | LeaveRequested
     | RestartRequested
     | SegmentAsked
+    | NoteRequested
     | BalanceRequested
     | LoadMeasured
     | TimePassed

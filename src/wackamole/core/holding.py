@@ -43,7 +43,7 @@ def on_kernel(w: Work, event: KernelConfirmed) -> None:
         w.record("released", vip=key, node=w.s.me)
     w.s = replace(
         w.s,
-        may_hold=held,
+        may_hold=tuple(sorted({*held, *wanted})),  # of what is wanted and not held whole, some addresses may be there
         confirmed=held,
         refusals=tuple(by_key[k] for k in sorted(by_key)),
     )

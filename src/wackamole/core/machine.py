@@ -46,6 +46,7 @@ from .events import (
     LoadMeasured,
     MessageDelivered,
     MoveRequested,
+    NoteRequested,
     Paused,
     Remembered,
     RestartRequested,
@@ -134,6 +135,8 @@ def handle(w: Work, event: Event) -> None:
             w.say(Restart(event.bound_ms, w.now_ms))
         case SegmentAsked():
             orders.on_segment_asked(w, event)
+        case NoteRequested():
+            orders.on_note_requested(w, event)
         case BalanceRequested():
             w.say(Unstick())
         case LoadMeasured():

@@ -139,6 +139,14 @@ class Witnessed:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Something for people, of which the core knows only its place in the order (eventlog.py): it changes nothing that is
+    agreed, is not counted in `Beat.applied`, and is said once."""
+
+    body: bytes  # at most NOTE_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True)
 class Unstick:
     """An operator asks for balance: operator moves lose their stickiness."""
 
@@ -163,6 +171,7 @@ Message = (
     | Drain
     | Restart
     | Witnessed
+    | Note
     | Unstick
     | Adopt
 )

@@ -31,6 +31,8 @@ GENERATION_TAKEN_MAX = 2**52
 """A greater generation is not taken from anybody: there must be room to count on, in what a message can carry."""
 ROUNDS_AHEAD_MAX = 16
 """Nobody of ours is further ahead with the exchanges of a view than this."""
+NOTE_BYTES_MAX = 16_384
+"""Of a message that the core does not read."""
 
 PLACEMENT_VERSION = 1
 """Raised at every change of placement's outcome; members that differ let one of them assign (hazard 9)."""
@@ -75,6 +77,13 @@ class Takeover(Enum):
 
     FAST = "fast"  # at once: exact if its host is dead, or its daemon was killed behind a proven fence
     STRICT = "strict"  # when the lease that it announced has certainly run out
+
+
+class Count(Enum):
+    """What a VIP counts for when shares are computed."""
+
+    VIPS = "vips"  # as one, however many addresses it has
+    ADDRESSES = "addresses"  # as many as it has addresses
 
 
 class Left(Enum):
@@ -201,10 +210,10 @@ class Sharer:
     name: str
     weight: int
     load: int | None  # hundredths, as announced; None: not known
-    held: int  # VIPs
+    held: int  # what its VIPs count for
 
 
-Rule = Callable[[tuple[Sharer, ...]], tuple[int, ...] | None]
+ShareRule = Callable[[tuple[Sharer, ...]], tuple[int, ...] | None]
 """Every member's share, as whole numbers that are compared with each other; None: it cannot say, and weights count. Equal
 arguments must give equal results on every member."""
 
@@ -215,7 +224,7 @@ class Shares:
     between two members before a VIP moves for it."""
 
     by: By = By.WEIGHT
-    rule: Rule | None = None  # with ENTRY_POINT
+    rule: ShareRule | None = None  # with ENTRY_POINT
     hysteresis: int = 15
     smoothing_ms: int = 60_000
     moves_per_round: int = 1  # that only the load asks for
@@ -280,6 +289,7 @@ class Settings:
     lease_ms: int = 1100  # what it announces as its Report's
     beat_age_max_ms: int = 150  # an own beat renews the lease only while it is younger
     takeover: Takeover = Takeover.FAST
+    count: Count = Count.VIPS
     balance_interval_ms: int = 4000
     moves_per_round: int | None = None  # None: all
     settle_ms: int = 10000

@@ -8,10 +8,11 @@ from typing import assert_never
 from . import placement as placing
 from . import settling, views
 from .agreed import heard, renew, renews, representative
-from .effects import Announce, Hand, Multicast, ShowWitness
+from .effects import Announce, Hand, Multicast, ShowWitness, TakeNote
 from .events import (
     MessageDelivered,
     MoveRequested,
+    NoteRequested,
     SegmentAsked,
 )
 from .messages import (
@@ -25,6 +26,7 @@ from .messages import (
     Lapsed,
     Move,
     Moves,
+    Note,
     Released,
     Restart,
     StateMessage,
@@ -59,7 +61,7 @@ def on_message(w: Work, event: MessageDelivered) -> None:
         w.effects += effects
     if sender == w.s.me and not isinstance(message, Beat):
         w.s = replace(w.s, said=tuple(x for x in w.s.said if x.message != message))
-    if not isinstance(message, Beat):
+    if not isinstance(message, Beat | Note):
         w.s = replace(w.s, applied=w.s.applied + 1)
         w.applied_one = True
     if sender in w.evicted:
@@ -92,6 +94,8 @@ def on_message(w: Work, event: MessageDelivered) -> None:
             on_restart(w, sender, message)
         case Witnessed():
             on_witnessed(w, sender, message)
+        case Note():
+            w.effects.append(TakeNote(view.id, sender, message.body))
         case Unstick():
             for row in list(w.rows.values()):
                 if row.sticky:
@@ -324,3 +328,9 @@ def on_witnessed(w: Work, sender: NodeId, message: Witnessed) -> None:
     w.effects.append(ShowWitness(message.key, sender, message.result))
     if row.holder == w.s.me and message.result is not OnWire.VERIFIED:
         w.effects.append(Announce((row.vip,)))
+
+
+def on_note_requested(w: Work, event: NoteRequested) -> None:
+    """Say it, if nothing of importance is being agreed."""
+    if w.s.view is not None and w.s.phase is Phase.SETTLED:
+        w.effects.append(Multicast(w.s.view.id, Note(event.body)))

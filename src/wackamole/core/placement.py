@@ -10,6 +10,10 @@ people what these very functions find.
 A member's share is its quota of all VIPs (Hamilton's method: floor, and the rest one by one), by weight, or by another rule
 of shares.py, so no member is ever a whole VIP away from its exact proportion. Who gets the remainders is open; it goes to
 those who already have more, because that saves moves.
+
+A VIP counts as one or as many as it has addresses (`Count`); quotas and what is held are in what it counts. Counted by
+addresses a share can be missed, but by less than the largest VIP: whoever takes is furthest below its quota, and if
+somebody ended up further below than that, all others would have stopped at theirs and the sum would not come out.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .electorate import quorate
-from .model import By, NodeId, NotEligible, Report, Row, Rule, Sharer, Shares, VipKey
+from .model import By, Count, NodeId, NotEligible, Report, Row, Sharer, ShareRule, Shares, VipKey
 from .shares import RULES, by_weight, relieves
 
 Preferences = Mapping[VipKey, tuple[str, ...]]
@@ -28,7 +32,7 @@ BY_WEIGHT = Shares()
 
 
 class Placement:
-    """The facts of one moment, indexed. Nothing in here is changed but how much each holds, by `take` and `shift`."""
+    """The facts of one moment, indexed. Nothing in here is changed but how much each holds, by `take` and `move`."""
 
     def __init__(
         self,
@@ -36,8 +40,10 @@ class Placement:
         reports: Iterable[Report],
         evicted: Iterable[NodeId] = (),
         prefer: Preferences | None = None,
+        count: Count = Count.VIPS,
         shares: Shares = BY_WEIGHT,
     ) -> None:
+        self.count = count
         self.rows: dict[VipKey, Row] = {row.key: row for row in rows}
         gone = frozenset(evicted)
         self.reports: dict[NodeId, Report] = {
@@ -56,12 +62,16 @@ class Placement:
         for row in self.rows.values():
             owner = row.target if row.target is not None else row.holder
             if owner in self.held:
-                self.held[owner] += 1
+                self.held[owner] += self.size(row.key)
         known = [r.load for r in self.reports.values() if r.load is not None]
         mean = sum(known) // len(known) if known else 0
         self.loads = {n: mean if r.load is None else r.load for n, r in self.reports.items()}
         """Hundredths; of who has announced none, the mean."""
         self._shares: dict[NodeId, int] | None = None
+
+    def size(self, key: VipKey) -> int:
+        """What a VIP of the table counts for."""
+        return len(self.rows[key].vip.addresses) if self.count is Count.ADDRESSES else 1
 
     def why_not(self, node: NodeId, key: VipKey) -> NotEligible | None:
         """The first reason why `node` may not (`forbids`) or should rather not hold the VIP, or None."""
@@ -95,7 +105,7 @@ class Placement:
             self._shares = self._shares_by(self.by.rule if self.by.by is By.ENTRY_POINT else RULES[self.by.by])
         return self._shares
 
-    def _shares_by(self, rule: Rule | None) -> dict[NodeId, int]:
+    def _shares_by(self, rule: ShareRule | None) -> dict[NodeId, int]:
         sharers = tuple(Sharer(r.name, r.weight, r.load, self.held[n]) for n, r in self.reports.items())
         found = rule(sharers) if rule is not None else None
         return dict(zip(self.reports, by_weight(sharers) if found is None else found, strict=True))
@@ -126,45 +136,76 @@ class Placement:
             left = tuple(n for n, found in scores if found == least)
             yield Step(name, scores, left)
 
-    def take(self, node: NodeId) -> None:
+    def take(self, node: NodeId, key: VipKey) -> None:
         """Count one more VIP for `node`."""
-        self.held[node] += 1
+        self.held[node] += self.size(key)
 
-    def shift(self, source: NodeId, target: NodeId) -> None:
-        """Count one VIP, and what of the load may be its own, for `target` instead of `source`."""
-        part = self.loads[source] // max(1, self.held[source])
+    def move(self, key: VipKey, source: NodeId, to: NodeId) -> None:
+        """Count a VIP, and what of the load may be its own, for `to` and no more for `source`."""
+        size = self.size(key)
+        part = self.loads[source] * size // max(1, size, self.held[source])
         self.loads[source] -= part
-        self.loads[target] += part
-        self.held[source] -= 1
-        self.held[target] += 1
+        self.loads[to] += part
+        self.held[source] -= size
+        self.take(to, key)
 
-    def quotas(self) -> dict[NodeId, int]:
-        """Each member's fair number of VIPs. Who is drained, leaving or has weight 0 has none, unless all are."""
-        return self._quotas_by(self.shares())
+    def sharing(self) -> list[Report]:
+        """Who has a share: not who is drained, leaving or has weight 0, unless all are."""
+        able = [r for r in self.reports.values() if r.weight > 0 and not r.leaving]
+        return [r for r in able if not r.draining] or able
 
-    def quotas_without_load(self) -> dict[NodeId, int]:
+    def quotas(self) -> Quotas:
+        """Each member's fair share of what the VIPs count, in whole numbers."""
+        return self.goal().quotas
+
+    def goal(self) -> Goal:
+        """What balance is after."""
+        return self._goal_by(self.shares())
+
+    def goal_without_load(self) -> Goal:
         """The same, if nobody looked at the loads."""
-        return self._quotas_by(self._shares_by(by_weight)) if self.by.follows_load else self.quotas()
+        return self._goal_by(self._shares_by(by_weight)) if self.by.follows_load else self.goal()
 
-    def _quotas_by(self, share: Mapping[NodeId, int]) -> dict[NodeId, int]:
-        sharing = [r for r in self.reports.values() if r.weight > 0 and not r.leaving and not r.draining]
-        sharing = sharing or [r for r in self.reports.values() if r.weight > 0 and not r.leaving]
-        total = sum(1 for key in self.rows if any(not self.forbidden(r.node, key) for r in sharing))
-        whole = sum(share[r.node] for r in sharing)
-        if not whole and sharing:  # a rule that gives nobody anything
+    def _goal_by(self, share: Mapping[NodeId, int]) -> Goal:
+        sharing = self.sharing()
+        if not any(share[r.node] for r in sharing):  # a rule that gives nobody anything
             share = self._shares_by(by_weight)
-            whole = sum(share[r.node] for r in sharing)
+        total = sum(self.size(key) for key in self.rows if any(not self.forbidden(r.node, key) for r in sharing))
+        part = {r.node: share[r.node] for r in sharing}
+        whole = sum(part.values())
         if not whole:
-            return {}
-        floors = {r.node: total * share[r.node] // whole for r in sharing}
-        rest = total - sum(floors.values())
-        remainder = {r.node: total * share[r.node] % whole for r in sharing}
+            return Goal({}, {}, 0)
+        quotas = {n: total * share // whole for n, share in part.items()}
+        rest = total - sum(quotas.values())
+        remainder = {n: total * share % whole for n, share in part.items()}
         for node in sorted(
-            (n for n in floors if remainder[n]),
-            key=lambda n: (-(self.held[n] > floors[n]), -remainder[n], n),
+            (n for n in quotas if remainder[n]),
+            key=lambda n: (-(self.held[n] > quotas[n]), -remainder[n], n),
         )[:rest]:
-            floors[node] += 1
-        return floors
+            quotas[node] += 1
+        return Goal(quotas, part, total)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Quotas in whole numbers, and the exact proportions that they come from: each one's part of the `total`."""
+
+    quotas: Quotas
+    part: Mapping[NodeId, int]
+    total: int
+
+    @property
+    def whole(self) -> int:
+        """Of which the parts are parts."""
+        return sum(self.part.values())
+
+    def above(self, node: NodeId, held: int) -> int:
+        """By how much this is more than its quota."""
+        return held - self.quotas.get(node, 0)
+
+    def beyond(self, node: NodeId, held: int) -> int:
+        """The same of its exact proportion, times the whole."""
+        return held * self.whole - self.total * self.part.get(node, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +230,9 @@ def _below(facts: Placement, node: NodeId, _key: VipKey, quotas: Quotas) -> int:
     return min(facts.held[node] - quotas.get(node, 0), 0)
 
 
-def _fullness(facts: Placement, node: NodeId, _key: VipKey, _quotas: Quotas) -> int:
+def _fullness(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> int:
     share = facts.shares()[node]
-    return (facts.held[node] + 1) * 72_072_000 // share if share else 1 << 62
+    return (facts.held[node] + facts.size(key)) * 72_072_000 // share if share else 1 << 62
 
 
 def _number(_facts: Placement, node: NodeId, _key: VipKey, _quotas: Quotas) -> int:
@@ -227,9 +268,13 @@ def by_ip(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def fill(placement: Placement) -> list[tuple[VipKey, NodeId]]:
-    """Give every free orphan with a candidate to one; nothing else moves. In order of the keys."""
+    """Give every free orphan with a candidate to one; nothing else moves. What counts most comes first, then in order of
+    the keys."""
     index = by_ip(placement.rows.values())
-    orphans = sorted(k for k, row in placement.rows.items() if row.holder is None and free(row, index))
+    orphans = sorted(
+        (k for k, row in placement.rows.items() if row.holder is None and free(row, index)),
+        key=lambda k: (-placement.size(k), k),
+    )
     if not orphans:
         return []
     quotas = placement.quotas()
@@ -242,7 +287,7 @@ def fill(placement: Placement) -> list[tuple[VipKey, NodeId]]:
         node = placement.choose(key, quotas)
         if node is not None:
             given.append((key, node))
-            placement.take(node)
+            placement.take(node, key)
             taken |= ips
     return given
 
@@ -267,35 +312,53 @@ class Stays(Enum):
     HOLDER = "it has it"
     FRESH = "it has not been a member for long enough"
     SHARE_FULL = "it has its share"
+    NO_CLOSER = "the VIP counts for more than what the two are apart"
     NO_RELIEF = "it would be loaded hardly less than the holder"
     LOADS_FOLLOW = "only the loads ask for it, and they must first follow the last move"
 
 
 def balance(
-    placement: Placement, onto: Iterable[NodeId] | None = None, for_load: int = 0
+    placement: Placement,
+    onto: Iterable[NodeId] | None = None,
+    moves_max: int | None = None,
+    for_load: int = 0,
 ) -> list[tuple[VipKey, NodeId]]:
     """The fewest moves after which every VIP is where it is preferred and every member has its share, as far as
-    eligibility allows; `onto`: only to these; `for_load`: at most so many that weights alone would not ask for. In-flight,
-    sticky and orphaned VIPs stay as they are."""
-    return Balance(placement, onto, for_load).moves
+    eligibility allows; `onto`: only to these, and of at most `moves_max` VIPs (None: all); `for_load`: at most so many moves
+    that weights alone would not ask for. In-flight, sticky and orphaned VIPs stay as they are.
+
+    Where VIPs count differently it may not be the fewest: that is the knapsack problem. Every move brings two members closer
+    to their exact proportions, so it ends, and wherever a round of few moves stops the next one goes on."""
+    return Balance(placement, onto, moves_max, for_load).moves
 
 
 class Balance:
     """One round, made when it is constructed: `moves`, and what it has against any other."""
 
-    def __init__(self, placement: Placement, onto: Iterable[NodeId] | None = None, for_load: int = 0) -> None:
+    def __init__(
+        self,
+        placement: Placement,
+        onto: Iterable[NodeId] | None = None,
+        moves_max: int | None = None,
+        for_load: int = 0,
+    ) -> None:
         self.facts = placement
-        self.quotas = placement.quotas()
-        self.moves: list[tuple[VipKey, NodeId]] = []
-        self._without_load = placement.quotas_without_load()
+        self._goal, self._without_load = placement.goal(), placement.goal_without_load()
         self._for_load = for_load
         self._welcome = frozenset(placement.reports if onto is None else onto)
-        self._settled: set[VipKey] = set()  # moved in this round, or by a preference where it is
+        self._settled: set[VipKey] = set()  # by a preference where it is
+        self._moved: dict[VipKey, NodeId] = {}
         movable = [row for _, row in sorted(placement.rows.items()) if self.fixed(row) is None]
         for row in movable:
-            self._to_preferred(row)
-        while self._one_move(movable):
-            pass
+            self._to_preferred(row, moves_max)
+        has: dict[NodeId, dict[int, list[Row]]] = {n: {} for n in placement.held}
+        for row in movable:
+            if row.key not in self._settled and row.holder is not None:
+                has[row.holder].setdefault(placement.size(row.key), []).append(row)
+        while len(self._moved) != moves_max:
+            if not self._one_move(has) and not self._new_goal():
+                break
+        self.moves = [(key, to) for key, to in self._moved.items() if to != placement.rows[key].holder]
 
     def fixed(self, row: Row) -> Stays | None:
         """Why this VIP is none of balance's business."""
@@ -307,35 +370,52 @@ class Balance:
         """Why its holder need not give this VIP away, as of now."""
         if row.key in self._settled:
             return Stays.PREFERENCE
-        assert row.holder is not None
-        return None if self.facts.held[row.holder] > self.quotas.get(row.holder, 0) else Stays.SHARE_KEPT
+        return None if self._above(self._holder(row)) > 0 else Stays.SHARE_KEPT
 
     def refuses(self, row: Row, to: NodeId) -> Stays | NotEligible | None:
         """Why this VIP does not go there for the sake of shares, as of now."""
-        facts, holder = self.facts, row.holder
-        assert holder is not None
+        facts, holder, size = self.facts, self._holder(row), self.facts.size(row.key)
         if to == holder:
             return Stays.HOLDER
         if to not in self._welcome:
             return Stays.FRESH
-        if facts.held[to] >= self.quotas.get(to, 0):
+        if self._above(to) >= 0:
             return Stays.SHARE_FULL
+        if not self._closer(self._goal, size, holder, to):
+            return Stays.NO_CLOSER
         reason = facts.why_not(to, row.key)
         if reason is not None:
             return reason
         if not facts.by.follows_load:
             return None
         if facts.by.by is By.LOAD and not relieves(
-            facts.loads[to], facts.loads[holder], facts.held[holder], facts.by.hysteresis
+            (facts.loads[to], facts.held[to]), (facts.loads[holder], facts.held[holder]), size, facts.by.hysteresis
         ):
             return Stays.NO_RELIEF
-        return Stays.LOADS_FOLLOW if self._only_load_asks(holder, to) and self._for_load <= 0 else None
+        return Stays.LOADS_FOLLOW if self._for_load <= 0 and self._only_load_asks(size, holder, to) else None
 
-    def _only_load_asks(self, source: NodeId, to: NodeId) -> bool:
+    def _holder(self, row: Row) -> NodeId:
+        """Who has it after the moves so far."""
+        assert row.holder is not None
+        return self._moved.get(row.key, row.holder)
+
+    def _above(self, node: NodeId) -> int:
+        return self._goal.above(node, self.facts.held[node])
+
+    def _closer(self, goal: Goal, size: int, source: NodeId, to: NodeId) -> bool:
+        """Whether both come closer to their exact proportions, taken together."""
+        held = self.facts.held
+        return size * goal.whole < goal.beyond(source, held[source]) - goal.beyond(to, held[to])
+
+    def _only_load_asks(self, size: int, source: NodeId, to: NodeId) -> bool:
         held, plain = self.facts.held, self._without_load
-        return held[source] <= plain.get(source, 0) or held[to] >= plain.get(to, 0)
+        return (
+            plain.above(source, held[source]) <= 0
+            or plain.above(to, held[to]) >= 0
+            or not self._closer(plain, size, source, to)
+        )
 
-    def _to_preferred(self, row: Row) -> None:
+    def _to_preferred(self, row: Row, moves_max: int | None) -> None:
         facts = self.facts
         preferred = facts.prefer.get(row.key, ())
         if not preferred:
@@ -345,27 +425,37 @@ class Balance:
         if best is None:
             return
         self._settled.add(row.key)  # a preference is not for balance to undo
-        if best != row.holder and best in self._welcome:
+        if best != row.holder and best in self._welcome and len(self._moved) != moves_max:
             self._move(row, best)
 
-    def _one_move(self, movable: Sequence[Row]) -> bool:
-        held, quotas = self.facts.held, self.quotas
-        over = sorted((n for n in held if held[n] > quotas.get(n, 0)), key=lambda n: (quotas.get(n, 0) - held[n], n))
-        for source in over:
-            for row in movable:
-                if row.holder != source or self.keeps(row) is not None:
-                    continue
-                able = [n for n in self.facts.candidates(row.key) if self.refuses(row, n) is None]
-                if able:
-                    to = min(able, key=lambda n: (held[n] - quotas[n], n))
-                    if self.facts.by.follows_load and self._only_load_asks(source, to):
+    def _new_goal(self) -> bool:
+        """Whether the remainders go to others now."""
+        before = self._goal, self._without_load
+        self._goal, self._without_load = self.facts.goal(), self.facts.goal_without_load()
+        return (self._goal, self._without_load) != before
+
+    def _one_move(self, has: Mapping[NodeId, dict[int, list[Row]]]) -> bool:
+        """From who has most too much, the VIP that comes closest to half of what divides it from who has most too little."""
+        held, goal = self.facts.held, self._goal
+        above = {n: self._above(n) for n in held}
+        least = min((goal.beyond(n, held[n]) for n in held), default=0)
+        for source in sorted((n for n in held if above[n] > 0), key=lambda n: (-above[n], n)):
+            apart = goal.beyond(source, held[source]) - least
+            sizes = (s for s in has[source] if s * goal.whole < apart)
+            for size in sorted(sizes, key=lambda s: (abs(2 * s * goal.whole - apart), s)):
+                for row in has[source][size]:
+                    able = [n for n in self.facts.candidates(row.key) if self.refuses(row, n) is None]
+                    if not able:
+                        continue
+                    to = min(able, key=lambda n: (above[n], n))
+                    if self.facts.by.follows_load and self._only_load_asks(size, source, to):
                         self._for_load -= 1
                     self._move(row, to)
+                    has[source][size].remove(row)
+                    has[to].setdefault(size, []).append(row)
                     return True
         return False
 
     def _move(self, row: Row, to: NodeId) -> None:
-        assert row.holder is not None
-        self.moves.append((row.key, to))
-        self.facts.shift(row.holder, to)
-        self._settled.add(row.key)
+        self.facts.move(row.key, self._holder(row), to)
+        self._moved[row.key] = to

@@ -63,8 +63,7 @@ def evacuate(w: Work, keys: list[VipKey], facts: placing.Placement, alike: bool)
         if to is None and not reason.forbids:
             continue
         if to is not None:
-            facts.held[row.holder] -= 1
-            facts.take(to)
+            facts.move(key, row.holder, to)
         cause = Cause.DRAIN if reason is NotEligible.DRAINING else Cause.NOT_ELIGIBLE
         w.put(replace(row, target=to, generation=row.generation + 1, cause=cause, sticky=False))
 

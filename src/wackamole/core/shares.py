@@ -4,23 +4,25 @@ A rule of shares gets the members as they were delivered and returns one whole n
 the program are here; an entry point of the operator's own has the same shape.
 
 **Loads come to rest.** Where loads follow the VIPs, balancing by loads is a feedback loop, and a naive one swings for ever.
-Suppose that a host's load is e + n/c: something of its own, and its n VIPs on a machine of size c. A VIP goes from s to t
-only if load(t) · (1+h)² ≤ load(s) · (n(s)-1)/n(s), h being the hysteresis. As e ≥ 0, the right side is at most what s has
-left afterwards; so every such move lowers the sum over all hosts of e·n + n(n-1)/2c. That sum cannot fall for ever. The
-factor (1+h)² is for loads that are announced up to h beside the truth, and the pause after each move lets them follow it.
+Suppose that a host's load is e + n/c: something of its own, and n, what its VIPs count for, on a machine of size c. A VIP
+that counts for a goes from s to t only if load(t) · (1+h)² < load(s) · (n(s)-a)/n(s), h being the hysteresis. As e ≥ 0, the
+right side is at most what s has left afterwards; so every such move lowers the sum over all hosts of e·n + (n² - Σa²)/2c.
+That sum cannot fall for ever. The factor (1+h)² is for loads that are announced up to h beside the truth, and the pause
+after each move lets them follow it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .model import By, Rule, Sharer, Shares
+from .model import By, Sharer, ShareRule, Shares
 
 LOAD_MAX = 1_000_000
 """Hundredths; more is announced as this."""
 CALM, BUSY = 25, 50
 """Hundredths. Nobody below BUSY is relieved: its load counts as BUSY, and so calm clusters share by weight. Who is CALM may
-always take one more; since a VIP of its own kind at most doubles its load, it is not relieved of it again at once."""
+always take one more that counts for no more than all it has; since a VIP of its own kind at most doubles its load, it is not
+relieved of it again at once."""
 FACTOR_MIN, FACTOR_MAX = 25, 400
 """Percent by which a load changes a share."""
 
@@ -45,14 +47,16 @@ def by_load(sharers: tuple[Sharer, ...]) -> tuple[int, ...]:
     )
 
 
-RULES: dict[By, Rule] = {By.COUNT: by_count, By.WEIGHT: by_weight, By.LOAD: by_load}
+RULES: dict[By, ShareRule] = {By.COUNT: by_count, By.WEIGHT: by_weight, By.LOAD: by_load}
 
 
-def relieves(target: int, source: int, held: int, hysteresis: int) -> bool:
-    """Whether it is a relief if one of the `held` VIPs of a member with the load `source` goes to one with the load `target`."""
-    if target <= CALM:
+def relieves(target: tuple[int, int], source: tuple[int, int], size: int, hysteresis: int) -> bool:
+    """Whether it is a relief if a VIP that counts for `size` goes from one member to another; each is its load and what it
+    holds. Never of all that it holds."""
+    (load, has), (source_load, held) = target, source
+    if load <= CALM and size <= max(1, has) and size < held:
         return True
-    return target * held * (100 + hysteresis) ** 2 <= source * (held - 1) * 100**2
+    return load * held * (100 + hysteresis) ** 2 < source_load * (held - size) * 100**2
 
 
 @dataclass(frozen=True, slots=True)

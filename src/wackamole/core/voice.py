@@ -145,10 +145,8 @@ def represent(w: Work) -> None:
     w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
     if not any(r.mature for r in reports):
         return
-    moves = placing.balance(w.placement(), steady(w.s, w.now_ms), moves_for_load(w.s, w.now_ms))
-    if settings.moves_per_round is not None:
-        moves = moves[: settings.moves_per_round]
-    say_moves(w, moves)
+    most = settings.moves_per_round
+    say_moves(w, placing.balance(w.placement(), steady(w.s, w.now_ms), most, moves_for_load(w.s, w.now_ms)))
 
 
 def steady(state: State, now_ms: int) -> list[NodeId]:
@@ -186,7 +184,7 @@ def place_for_all(w: Work) -> None:
             to = placing.refuge(facts, row.key, quotas)
             if to is not None:
                 moves.append((row.key, to))
-                facts.take(to)
+                facts.move(row.key, row.holder, to)
     say_moves(w, moves)
     if any(r.mature for r in w.s.table.reports):
         given = placing.fill(w.placement())

@@ -10,7 +10,9 @@ import argparse
 import json
 import os
 import platform
+import socket
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -22,14 +24,20 @@ from typing import Any
 
 from ..client import converse
 from ..config import parse
+from ..shell.kernel.announce import ETH_BROADCAST, SCHEDULE_MS
+from ..shell.kernel.claims import ETH_P_ARP
+from ..shell.kernel.listed import BURST_SECONDS
+from ..shell.kernel.surroundings import packed
 from . import fence_bench
-from .lab import Lab, LabRefused, Layout
+from .lab import CLIENT, Lab, LabRefused, Layout
+from .namespaces import opened_in
 from .probe import Probe, Seen
 
 PROBE_MS = 10.0
 SETTINGS = '[balance]\ninterval = "1s"\nsettle = "2s"\n'
 IDLE_SECONDS = 20.0
 WITHIN_SECONDS = 60.0
+SO_TIMESTAMPNS = 35
 
 
 @dataclass
@@ -171,6 +179,48 @@ class Bench:
                 lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the load is balanced again")
                 note(f"200 VIPs, round {number + 1}: {taken.values[-1]:.1f} ms after the membership event")
 
+    def told(self) -> None:
+        """VIPs are moved while their new holder tells a /22, and what is urgent is looked at from another host."""
+        ordered = self.figure("VIP moved while a /22 is told at 128/s: from the order to the announcement", "ms", 5)
+        late = self.figure("the same: its repetitions, after 8 ms to 1.1 s, are late by", "ms", 5)
+        alone = self.figure("VIP moved, no list: from the order to the announcement", "ms", None)
+        alone_late = self.figure("the same: its repetitions are late by", "ms", None)
+        rate = self.figure("frames to that /22 in a holder's busiest second", "frames", 128 * (1 + BURST_SECONDS) + 1)
+        listed = '[notify]\nhosts = [{ address = "10.77.0.0/22", throttle = 128 }]\nneighbours = true\n'
+        for settings, first, repeated in (("", alone, alone_late), (listed, ordered, late)):
+            with self.cluster(6, settings=settings) as lab:
+                for number in range(self.rounds):
+                    for to in lab.layout.nodes:
+                        told = self._moved(lab, lab.layout.vips[0], to, first, repeated)
+                        if settings:
+                            rate.values += told
+                        note(
+                            f"round {number + 1}: {first.values[-1]:.1f} ms after the order, {repeated.values[-1]:.1f} late"
+                        )
+
+    @staticmethod
+    def _moved(lab: Lab, vip: tuple[str, str], to: str, first: Figure, late: Figure) -> list[float]:
+        """Another VIP is acquired, so that the list is being told, then this one. Returns frames of the busiest second."""
+        name, address = vip
+        if lab.holders(address) == {to}:
+            lab.ask(to, "move", {"vips": [name], "node": next(n for n in lab.layout.nodes if n != to)})
+        other = next(n for n, a in lab.layout.vips if a != address and to not in lab.holders(a))
+        lab.ask(to, "move", {"vips": [other], "node": to})
+        with Wiretap(lab) as tap:
+            began = time.monotonic()
+            lab.ask(to, "move", {"vips": [name], "node": to})
+            announced = tap.announcements(packed(address), lab.macs()[to], len(SCHEDULE_MS) - 1)
+        told = lab.ask(to, "status")["notify"]
+        assert told["under_way"] == 0 if not told["sent"] else told["under_way"] >= 2, told
+        path = str(lab.home / to / "run/wackamole/control.sock")
+        events = [e for kind, e in converse(path, "events", {"follow": False}) if kind == "progress"]
+        kernel = next(e for e in events if e["monotonic"] >= began and e["event"] == "kernel" and e["added"] != "0")
+        first.values.append(float(kernel["announce_ms"]))
+        late.values.append(
+            max((at - announced[0]) * 1000 - ms for at, ms in zip(announced[1:], SCHEDULE_MS[1:], strict=False))
+        )
+        return [float(tap.busiest_second(lab.macs()[to]))] if told["sent"] else []
+
     # -- what the fence keeps
 
     def fence(self) -> None:
@@ -236,6 +286,46 @@ class Bench:
             ],
             "fence": [asdict(row) for row in self.fence_rows],
         }
+
+
+class Wiretap:
+    """ARP frames as the client sees them, with the kernel's time of each."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._socket = opened_in(lab.layout.namespace(CLIENT), self._opened)
+        self._frames: list[tuple[float, bytes]] = []
+
+    @staticmethod
+    def _opened() -> socket.socket:
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ARP))
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        s.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        s.bind(("eth0", ETH_P_ARP))
+        s.settimeout(WITHIN_SECONDS)
+        return s
+
+    def __enter__(self) -> Wiretap:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def announcements(self, ip: bytes, mac: str, count: int) -> list[float]:
+        """When an address was announced by this host for the first times (seconds)."""
+        found: list[float] = []
+        while len(found) < count:
+            frame, ancillary, _, _ = self._socket.recvmsg(256, 64)
+            seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
+            self._frames.append((seconds + nanoseconds / 1e9, frame))
+            request = frame[20:22] == b"\0\1" and frame[6:12].hex(":") == mac
+            if request and frame[:6] == ETH_BROADCAST and frame[28:32] == frame[38:42] == ip:
+                found.append(self._frames[-1][0])
+        return found
+
+    def busiest_second(self, mac: str) -> int:
+        """Questions that this host has asked of others in one second, at most."""
+        asked = [at for at, f in self._frames if f[6:12].hex(":") == mac and f[28:32] != f[38:42] and f[:1] == b"\xff"]
+        return max((sum(at <= later < at + 1 for later in asked) for at in asked), default=0)
 
 
 @contextmanager
@@ -308,11 +398,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench", description="Measures what docs/benchmarks.md shows.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--detection", default="300ms")
-    parser.add_argument("--only", choices=("client", "large", "fence", "costs"), action="append")
+    parser.add_argument("--only", choices=("client", "large", "fence", "notify", "costs"), action="append")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     bench = Bench(given.detection, given.rounds)
-    parts = {"client": bench.client_sees, "large": bench.large, "fence": bench.fence, "costs": bench.costs}
+    parts = {
+        "client": bench.client_sees,
+        "large": bench.large,
+        "fence": bench.fence,
+        "notify": bench.told,
+        "costs": bench.costs,
+    }
     try:
         for name in given.only or parts:
             parts[name]()

@@ -45,6 +45,7 @@ RESTART_MS = 5000
 AVAILABLE_MIN, AVAILABLE_SECONDS, AVAILABLE_PACE_SECONDS = 0.995, 300.0, 8.0
 WAKING_MS = 20.0
 MERGE_MS = 150.0
+"""A heal's; with a detection of more than twice that, half of it: who is patient with the dead is so with the healed."""
 AROUND_SECONDS = 2.0
 HISTORY_MAX = 20_000
 TOLD_LINES_MAX = 80
@@ -209,7 +210,7 @@ def allowed(kind: str, config: Config, hold_s: float = float("inf")) -> Allowanc
     """What docs/operations.md promises for a kind of fault that lasts so long."""
     split_ok = config.cluster.partition is Partition.COVER
     if kind == "partition" and split_ok:
-        return Allowance(None, MERGE_MS)
+        return Allowance(None, max(MERGE_MS, config.engine.detection_ms / 2))
     if config.fence.takeover is Takeover.STRICT or not split_ok:
         return NEVER
     overlap_ms = max(0, config.fence.lease_ms + config.fence.beat_age_max_ms - config.engine.detection_ms)

@@ -1,6 +1,7 @@
 """`python -m wackamole.lab.enter NAMESPACE RUN COMMAND…`: become a process of a lab's node.
 
-RUN is shown as /run: several Corosyncs on one host need one each. What outlives a crash is in its folder `state`.
+RUN is shown as /run: several Corosyncs on one host need one each. What outlives a crash is in its folder `state`. /dev/shm is
+the node's own as well: a Corosync that is killed leaves 10 MB there, and a lab kills many.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import os
 import sys
 
-from .namespaces import enter_network, own_mounts
+from .namespaces import SHM, enter_network, own_mounts
 
 
 def main() -> None:
     """Enter, then become the command."""
     namespace, run, *command = sys.argv[1:]
     enter_network(namespace)
-    own_mounts({"/run": run})
+    shared = SHM / namespace
+    shared.mkdir(mode=0o700, exist_ok=True)
+    own_mounts({"/run": run, str(SHM): str(shared)})
     os.environ["STATE_DIRECTORY"] = "/run/state"
     try:
         os.execvp(command[0], command)  # noqa: S606

@@ -3,7 +3,7 @@
     switch ── bridge br0 ──┬── a (eth0)      a crash is the switch's port going down and SIGKILL for all of the host;
                            ├── b (eth0)      a cut is the port going down; a partition is dropped frames between
                            ├── client        ports, with all carriers up.
-                           └── observer
+                           └── observer      A second network has a bridge of its own, and may have a `server`.
 
 All that a lab is stands in its directory and in its namespaces' names, so that another process, or a later one after
 a SIGKILL, can go on with it or take it away.
@@ -31,16 +31,20 @@ from ..client import NotReachable, Refused, ask
 from ..config import load, parse
 from ..engine.corosync.managed import start_time
 from ..shell.kernel.rtnl import Placed, Rtnl
-from .namespaces import NETNS, ToolFailed, ip, opened_in, processes_in, tool
+from .namespaces import NETNS, SHM, ToolFailed, ip, opened_in, processes_in, tool
 from .spread import spread_conf
 
 LABS = Path("/run/wackamole-lab")
-CLIENT, OBSERVER, SWITCH = "client", "observer", "switch"
+CLIENT, OBSERVER, SERVER, SWITCH = "client", "observer", "server", "switch"
 PREFIX = "wl-"
 RINGS_MAX = 2
 FROZEN = ("all", "daemon", "corosync")
 ENGINES = ("corosync", "spread")
 ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
+FORWARDING = (Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/ipv6/conf/all/forwarding"))
+GATEWAY = "gateway"
+GATEWAY_ADDRESSES = ((0, "10.77.9.1"), (0, "fd77::9:1"), (1, "10.78.9.1"), (1, "fd78::9:1"))
+"""Of a lab of routers: network and address."""
 SETTLED_SECONDS_MAX = 60.0
 
 
@@ -64,6 +68,9 @@ class Layout:
     engine: str = "corosync"
     detection_ms: int = 300
     """What a lab's Spread daemons are told; the nodes' own Corosyncs read it from the config."""
+    routed: bool = False
+    """The nodes are routers between two networks. `client` stands on the first and `server` on the second, and the VIP that
+    they have as their default gateway, GATEWAY, has an address of each family on both."""
 
     @staticmethod
     def of(
@@ -78,10 +85,15 @@ class Layout:
         cluster: str = "",
         config: Path | None = None,
         engine: str = "corosync",
+        routed: bool = False,
     ) -> Layout:
         """A layout of that many nodes and VIPs, the last `vips6` of them IPv6 (default: one of six). `settings` is
         TOML that goes in front, `cluster` what goes into that table; `config` a file whose nodes, VIPs and settings
-        are used instead; `engine` is one of ENGINES. Raises ConfigError."""
+        are used instead; `engine` is one of ENGINES. `routed`: with a second network, and the VIP GATEWAY beside the others. Raises
+        ConfigError."""
+        rings = 2 if routed else rings
+        if routed and config is not None:
+            raise LabRefused("a lab of routers has a configuration of its own")
         if engine == "spread" and (config is not None or rings > 1):
             raise LabRefused("a lab on Spread has one network and a configuration of its own")
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,23}", name):
@@ -97,8 +109,12 @@ class Layout:
         lines = [settings, f'[cluster]\nname = "{name}"\n{cluster}\n', table]
         lines += [_node_toml(n, i, rings) for i, n in enumerate(names)]
         lines += [f'[[vip]]\nname = "{n}"\naddress = "{a}"\ninterface = "eth0"\n' for n, a in named]
+        if routed:
+            inline = [f'{{ address = "{a}", interface = "eth{ring}" }}' for ring, a in GATEWAY_ADDRESSES]
+            lines.append(f'[[vip]]\nname = "{GATEWAY}"\naddresses = [ {", ".join(inline)} ]\n')
+            named += tuple((GATEWAY, a) for _, a in GATEWAY_ADDRESSES)
         text = "\n".join(line for line in lines if line)
-        return Layout(name, names, rings, named, text, engine, parse(text, "lab").engine.detection_ms)
+        return Layout(name, names, rings, named, text, engine, parse(text, "lab").engine.detection_ms, routed)
 
     def namespace(self, host: str) -> str:
         """The network namespace of a host."""
@@ -107,7 +123,7 @@ class Layout:
     @property
     def hosts(self) -> tuple[str, ...]:
         """Everything with a cable."""
-        return (*self.nodes, CLIENT, OBSERVER)
+        return (*self.nodes, CLIENT, OBSERVER, *((SERVER,) if self.routed else ()))
 
 
 def _node_toml(name: str, index: int, rings: int) -> str:
@@ -133,6 +149,7 @@ def _layout_of_file(name: str, path: Path) -> Layout:
         f'interval = "{balance.interval_ms}ms"',
         f"moves_per_round = {json.dumps('all' if balance.moves_per_round is None else balance.moves_per_round)}",
         f'settle = "{balance.settle_ms}ms"',
+        f'count = "{balance.count.value}"',
     ]
     rings = min(len(found.nodes[0].addresses), RINGS_MAX)
     for index, node in enumerate(found.nodes):
@@ -210,6 +227,7 @@ class Lab:
                 note["config"],
                 note["engine"],
                 note["detection_ms"],
+                note["routed"],
             )
         )
 
@@ -245,11 +263,15 @@ class Lab:
             self._make_host(host)
 
     def _ports(self, host: str) -> list[str]:
-        rings = self.layout.rings if host in self.layout.nodes else 1
-        return [f"{host}.{ring}" for ring in range(rings)]
+        return [f"{host}.{ring}" for ring in self._networks(host)]
+
+    def _networks(self, host: str) -> range:
+        if host in self.layout.nodes:
+            return range(self.layout.rings)
+        return range(1, 2) if host == SERVER else range(1)
 
     def _number(self, host: str) -> int:
-        return {CLIENT: 200, OBSERVER: 201}.get(host) or 11 + self.layout.nodes.index(host)
+        return {CLIENT: 200, OBSERVER: 201, SERVER: 202}.get(host) or 11 + self.layout.nodes.index(host)
 
     def macs(self) -> dict[str, str]:
         """The nodes' hardware addresses on the first network."""
@@ -259,7 +281,7 @@ class Lab:
         here, switch = self.layout.namespace(host), self.layout.namespace(SWITCH)
         tool("ip", "netns", "add", here)
         number = self._number(host)
-        for ring, port in enumerate(self._ports(host)):
+        for ring, port in zip(self._networks(host), self._ports(host), strict=True):
             mac = f"02:57:00:{ring:02x}:00:{number:02x}"  # a host that was crashed comes back with its own
             ip(f"link add {port} type veth peer name eth{ring} address {mac} netns {here}", namespace=switch)
             ip(f"link set {port} master br{ring} up", namespace=switch)
@@ -270,13 +292,18 @@ class Lab:
                 f"link set eth{ring} up",
                 namespace=here,
             )
-        if host == CLIENT:
+        if self.layout.routed and host in (CLIENT, SERVER):
+            mine = [a for ring, a in GATEWAY_ADDRESSES if ring in self._networks(host)]
+            ip(*[f"route add default via {a}" for a in mine], namespace=here)
+        elif host == CLIENT:
             elsewhere = [a for _, a in self.layout.vips if not a.startswith(("10.77.", "fd77::"))]
             if elsewhere:
                 ip(*[f"route add {a} dev eth0" for a in elsewhere], namespace=here)
         if len(self._ports(host)) > 1:
             # with two interfaces a host answers ARP for every address on each of them, if it is not told otherwise
             opened_in(here, lambda: ARP_IGNORE.write_text("1"))
+        if self.layout.routed and host in self.layout.nodes:
+            opened_in(here, lambda: [file.write_text("1") for file in FORWARDING])
         for folder in ("run/wackamole", "run/state"):
             (self.home / host / folder).mkdir(parents=True, exist_ok=True)
 
@@ -693,6 +720,7 @@ def _kill_all(namespace: str) -> None:
 def _remove_namespace(namespace: str) -> None:
     if (NETNS / namespace).exists():
         tool("ip", "netns", "delete", namespace)
+    shutil.rmtree(SHM / namespace, ignore_errors=True)
 
 
 def _remove(name: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 NETNS = Path("/run/netns")
+SHM = Path("/dev/shm")  # noqa: S108
 CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 

@@ -1,6 +1,7 @@
 """The control socket: one JSON object per line, asked and answered.
 
     request   {"verb": "move", "vips": ["web-1"], "node": "b"}                    at most REQUEST_BYTES_MAX
+              `by` is put there by the server: the user who asks
     answers   {"progress": …}*  then  {"ok": true, "result": …}  or  {"ok": false, "error": "a sentence"}
 
 The kernel says who asks (SO_PEERCRED). Root, the daemon's own user and the group `wackamole` may everything; others may
@@ -52,18 +53,7 @@ class ControlServer:
     async def start(self) -> None:
         """Listen. Raises Refused if another daemon does already, or the path cannot be used."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-            if self._path.is_socket():
-                if _answers(self._path):
-                    raise Refused(f"another daemon listens on {self._path} already")
-                self._path.unlink()
-            old = os.umask(0o177)
-            try:
-                self._server = await asyncio.start_unix_server(
-                    self._serve, path=str(self._path), limit=REQUEST_BYTES_MAX
-                )
-            finally:
-                os.umask(old)
+            self._server = await asyncio.start_unix_server(self._serve, sock=bound(self._path), limit=REQUEST_BYTES_MAX)
             group = _group_id()
             if group is not None and os.geteuid() == 0:
                 os.chown(self._path, -1, group)
@@ -129,10 +119,30 @@ class ControlServer:
             await _answer(writer, _refusal(f"only root and the group {GROUP} may {verb[:40]}"))
             return
         try:
-            async for said in self._handler(verb, request):
+            async for said in self._handler(verb, {**request, "by": _asker(writer)}):
                 await _answer(writer, said if "progress" in said else {"ok": True, **said})
         except Refused as no:
             await _answer(writer, _refusal(str(no)))
+
+
+def bound(path: Path) -> socket.socket:
+    """A Unix socket at this path, its owner's alone (0600), in the place of one that a dead daemon left. Raises Refused if
+    somebody listens there, and OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    if path.is_socket():
+        if _answers(path):
+            raise Refused(f"another daemon listens on {path} already")
+        path.unlink()
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        found.bind(str(path))
+    except OSError:
+        found.close()
+        raise
+    finally:
+        os.umask(old)
+    return found
 
 
 def _refusal(sentence: str) -> dict[str, Any]:
@@ -144,9 +154,21 @@ async def _answer(writer: asyncio.StreamWriter, said: dict[str, Any]) -> None:
     await asyncio.wait_for(writer.drain(), ANSWER_SECONDS_MAX)
 
 
-def _may_command(writer: asyncio.StreamWriter) -> bool:
+def _peer(writer: asyncio.StreamWriter) -> tuple[int, int]:
+    """The user and the group who ask, as the kernel knows them."""
     sock = writer.get_extra_info("socket")
     _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return uid, gid
+
+
+def _asker(writer: asyncio.StreamWriter) -> str:
+    """The user as the log names it: by number, as only that needs no directory that may not answer."""
+    uid, _ = _peer(writer)
+    return "root" if uid == 0 else f"uid:{uid}"
+
+
+def _may_command(writer: asyncio.StreamWriter) -> bool:
+    uid, gid = _peer(writer)
     if uid in (0, os.geteuid()):
         return True
     group = _group_id()
@@ -167,8 +189,11 @@ def _group_id() -> int | None:
 
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        s.setblocking(False)
         try:
             s.connect(str(path))
+        except BlockingIOError:
+            return True  # somebody does, whose queue is full: that is no reason to wait for him
         except OSError:
             return False
         return True

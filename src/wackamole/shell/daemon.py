@@ -11,24 +11,49 @@ import asyncio
 import contextlib
 import gc
 import os
+import secrets
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
-from .. import __version__, keys, wire
-from ..config import FENCE_SLACK_MS, LIFETIME_LATE_MS, Config, ConfigError, NodeConfig, find_self, load, settings_for
+from .. import __version__, keys, original, wire
+from ..advice import Neighbours
+from ..config import (
+    FENCE_SLACK_MS,
+    LIFETIME_LATE_MS,
+    VIP_EVENTS,
+    Config,
+    ConfigError,
+    NodeConfig,
+    find_self,
+    load,
+    settings_for,
+)
 from ..core import effects as do
 from ..core import events as ev
-from ..core.agreed import facts_of, witness_of
+from ..core.agreed import facts_of, representative, witness_of
 from ..core.machine import next_deadline_ms, step
-from ..core.model import Cause, Electorate, NodeId, NotEligible, OnWire, Phase, Report, Row, VipKey
+from ..core.model import (
+    Cause,
+    Electorate,
+    NodeId,
+    NotEligible,
+    OnWire,
+    Phase,
+    Report,
+    Row,
+    Table,
+    ViewId,
+    Vip,
+    VipKey,
+)
 from ..core.state import State, initial
 from ..engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
 from ..engine.corosync.adapter import CorosyncEngine
@@ -37,22 +62,29 @@ from ..engine.corosync.cpg import LibraryMissing
 from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync
 from ..engine.sealed import Seal, SealedEngine
 from ..engine.spread.adapter import SpreadEngine, group_name
+from ..eventlog import EventLog, NoteError, Wanted, plain
 from ..wire import RESTART_MS_MAX
 from . import disk, scheduling
 from .control import ControlServer, Refused
 from .disk import DiskRefused
-from .journal import Journal
+from .hooks import Hooks
+from .journal import COMMON_FIELDS, Entry, Journal
 from .kernel.fence import FenceRefused
 from .kernel.fencing import ByLifetime, ByNftables, Fencing, Unfenced
 from .kernel.guard import Guard, descriptors_close_high_first
 from .kernel.kernel import Kernel, KernelRefused
+from .kernel.listed import Cache, Notify
 from .kernel.rtnl import FOR_EVER
+from .kernel.surroundings import packed
 from .load import Meter
 from .notify import Notifier
+from .original import OriginalServer
 from .record import Audit
+from .releases import Releases
 from .shares import rule_of
 from .status import name_of, status_of
 from .succession import Succession, inherited, replace_process
+from .telling import SPEAKERS, EventFile, Follower, Speaker, Telling, events_path, read
 from .why import why_of
 
 SWITCH_SECONDS = 0.0005
@@ -64,6 +96,10 @@ RESTART_SECONDS_MAX = RESTART_MS_MAX / 1000
 COMMAND_SECONDS_MAX = 10.0
 """How long a command waits for the group to carry it out before it says that it did not happen."""
 ASK_AGAIN_SECONDS = 0.5
+COMMANDS = frozenset({"move", "drain", "resume", "balance", "restart", "leave"})
+ASKED_TEXT_MAX = 200
+EVENTS_AT_ONCE = 100
+"""Entries of the event log that are handed out before others have their turn."""
 
 EVICTIONS_SECONDS = 300.0
 REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX = 1.0, 60.0
@@ -118,6 +154,11 @@ class Daemon:
         self._looked_at: dict[VipKey, tuple[NodeId, int] | None] = {}
         self._witness: dict[VipKey, dict[str, object]] = {}
         self._holders: dict[VipKey, NodeId | None] = {}  # as of the last settled table
+        self._members: dict[NodeId, str] = {}  # as of then
+        self._gone: dict[NodeId, str] = {}  # since then, and why
+        self._ineligible: dict[VipKey, NotEligible] = {}
+        self._previous: dict[VipKey, str | None] = {}  # who held it before, by name
+        self._named: tuple[Table, dict[str, Row]] = (self.state.table, {})
         self._changed: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._bad_messages = 0
@@ -137,7 +178,7 @@ class Daemon:
             vips=self.state.settings.vips,
             interfaces=dict(node.interfaces),
             on_confirmed=lambda serial, held, refused: self.tell(ev.KernelConfirmed(serial, held, refused)),
-            on_eligibility=lambda ineligible: self.tell(ev.EligibilityChanged(ineligible)),
+            on_eligibility=self._eligibility_changed,
             on_record=lambda what, fields: self.journal.record(what, **fields),
             on_fenced=lambda fenced: self.tell(ev.FenceChanged(fenced)),
             make_fencing=self._make_fencing,
@@ -147,8 +188,17 @@ class Daemon:
             inherited=heirloom,
             withdraw_after=config.fence.withdraw_after if config.fence.duplicates == "withdraw" else None,
             on_witnessed=lambda key, holder, result: self.tell(ev.SegmentAsked(key, holder, result)),
+            routing={v.vip.key: v.routing for v in config.vips},
+            keep_connections=frozenset(v.vip.key for v in config.vips if v.connections == "keep"),
             peers=[a for n in config.nodes if n != node for a in n.addresses],
+            notify=_notify(config),
+            on_neighbours=self._tell_neighbours,
         )
+        self.hooks = Hooks(
+            config.hooks, node.name, self._common, lambda what, fields: self.journal.record(what, **fields)
+        )
+        journal.listen(self._tell_hooks)
+        self._releases = Releases(heirloom, self.kernel.hold_exactly, self._before_release)
         self._ran_ms = now_ms()
         self._began = time.monotonic()  # when the event came that is being handled
         self._pause_ms = self.state.settings.lease_ms or self.state.settings.evict_after_ms
@@ -158,10 +208,30 @@ class Daemon:
             slack_ms=FENCE_SLACK_MS + (LIFETIME_LATE_MS if config.fence.mode == "lifetime" else 0),
             warn=lambda what, fields: self.journal.record(what, **fields),
         )
+        log = EventLog()
+        read(events_path(self._state_dir), log)
+        self.telling = Telling(self.state.settings.node, secrets.token_hex(8), log)
+        self._events_file = EventFile(
+            events_path(self._state_dir),
+            lambda why: self.journal.record("events_failed", file=events_path(self._state_dir), reason=why),
+        )
+        self._followers: set[Follower] = set()
+        self._telling_timer: asyncio.TimerHandle | None = None
+        self._telling_ms: int | None = None
+        self.journal.listen(self._recorded)
         self.engine: GroupEngine = engine_for(config, node, run_dir, journal)
         self.control = ControlServer(
             Path(config.control.socket), self.handle, read_only_for_others=config.control.read_only_for_others
         )
+        self._original: OriginalServer | None = None
+        self._original_refused = ""
+        if config.control.original is not None:
+            self._original = OriginalServer(
+                config.control.original,
+                self.handle,
+                lambda status: original.records(config, node, status),
+                journal.record,
+            )
 
     def _make_fencing(self, refresh: Callable[[int], threading.Event]) -> Fencing:
         fence, left = self.config.fence, self._kept.succession
@@ -205,6 +275,8 @@ class Daemon:
                 event = self._queue.popleft()
                 self.state, effects = step(before, event, now)
                 self.audit.note(event, effects, self.state)  # before the effects: see Recorder.note
+                if self.state.view is not before.view:
+                    self.telling.on_view(self.state.view, self.state.me, now)
                 for effect in effects:
                     self._perform(effect)
                 if self.state.table is not before.table:
@@ -212,21 +284,24 @@ class Daemon:
         finally:
             self._busy = False
         self._arm()
+        self._arm_telling()
 
     def _perform(self, effect: do.Effect) -> None:
         match effect:
             case do.Multicast():
-                self._multicast(effect)
+                self._multicast(effect.view, effect.message)
             case do.RenewLease():
                 self.kernel.fencing.renew(effect.sent_ms)
             case do.ShutFence():
                 self.kernel.fencing.shut()
             case do.HoldExactly():
-                self.kernel.hold_exactly(effect.serial, effect.vips)
+                self._releases.hold_exactly(effect.serial, effect.vips, self._handed_over())
             case do.Announce():
                 self.kernel.announce(effect.vips)
             case do.ShowWitness():
                 self._show_witness(effect)
+            case do.TakeNote():
+                self._take_note(effect)
             case do.Remember():
                 self._spawn(self._remember(effect.electorates))
             case do.Hand():
@@ -238,10 +313,14 @@ class Daemon:
             case _:
                 assert_never(effect)
 
-    def _multicast(self, effect: do.Multicast) -> None:
+    def _tell_neighbours(self, neighbours: Neighbours) -> None:
+        if self.state.phase is Phase.SETTLED and self.state.view is not None and len(self.state.view.members) > 1:
+            self._multicast(self.state.view.id, neighbours)
+
+    def _multicast(self, view: ViewId, message: wire.Message) -> None:
         """Send it. What does not fit into a message counts as lost, and is told: to end would help nobody."""
         try:
-            payload = wire.encode(effect.view, effect.message)
+            payload = wire.encode(view, message)
         except ValueError as wrong:
             self._too_large += 1
             if self._too_large < 10:
@@ -299,8 +378,10 @@ class Daemon:
         if self._meter is not None:
             await self._meter.stop()
         await self.engine.rejoin("replaced by its successor", RESTART_SECONDS_MAX)
-        await self.control.close()
+        await self._close_controls()
+        await self.hooks.close(ANSWERED_SECONDS)
         await asyncio.to_thread(self.audit.hand_over)
+        await asyncio.to_thread(self._events_file.close)
         replace_process(succession, sys.argv[1:])
 
     def _record(self, effect: do.Record) -> None:
@@ -316,8 +397,10 @@ class Daemon:
     def _table_changed(self, before: State) -> None:
         """Keep each VIP's `since`, tell the history who moved, and wake those who wait for a fact."""
         after = self.state
+        self.telling.disturbed(self._ran_ms)
         names = {r.node: r for r in (*before.table.reports, *after.table.reports)}
         if after.phase is Phase.SETTLED:
+            self._view_settled({r.node: r.name for r in after.table.reports})
             for row in after.table.rows:
                 self._row_settled(row, names)
                 self._look_on_the_wire(row)
@@ -339,6 +422,7 @@ class Daemon:
         if seen and was == row.holder:
             return
         self._holders[row.key] = row.holder
+        self._previous[row.key] = name_of(names, was)
         self._since[row.key] = time.time()
         self._witness.pop(row.key, None)
         if was is None and (row.holder is None or row.cause is Cause.CLAIM):
@@ -351,6 +435,59 @@ class Daemon:
             cause=row.cause.value,
             view=str(self.state.view.id) if self.state.view else "-",
         )
+
+    # -- hooks ------------------------------------------------------------------------------------------------------------
+
+    def _handed_over(self) -> frozenset[VipKey]:
+        """What somebody else waits for, while nothing is wrong with it here, if any hook is to hear of that first."""
+        if self.state.phase is not Phase.SETTLED or "before_release" not in self.hooks.events:
+            return frozenset()
+        planned, me = (Cause.OPERATOR, Cause.BALANCE, Cause.DRAIN), self.state.me
+        return frozenset(
+            row.key
+            for row in self.state.table.rows
+            if row.holder == me and row.target not in (None, me) and row.cause in planned
+        )
+
+    def _before_release(self, vips: Mapping[VipKey, Vip], done: Callable[[VipKey], None]) -> float:
+        return self.hooks.ask(vips, {k: self._about(v.name) for k, v in vips.items()}, done)
+
+    def _tell_hooks(self, entry: Entry) -> None:
+        what = str(entry["event"])
+        if what in self.hooks.events:
+            name = str(entry.get("vip", "")) if what in VIP_EVENTS else ""
+            about = self._about(name) if name else {}
+            details = {k: v for k, v in entry.items() if k not in COMMON_FIELDS}
+            self.hooks.happened(what, name, {**about, "details": details})
+
+    def _common(self) -> Mapping[str, object]:
+        view = self.state.view
+        return {
+            "cluster": self.config.cluster.name,
+            "node": self.state.settings.node,
+            "view": str(view.id) if view is not None else "-",
+        }
+
+    def _about(self, name: str) -> Mapping[str, object]:
+        """What hooks hear of a VIP."""
+        if self._named[0] is not self.state.table:
+            mine = {v.key for v in self.state.settings.vips}
+            rows = sorted(self.state.table.rows, key=lambda r: r.key in mine)  # of two of one name, mine
+            self._named = (self.state.table, {r.vip.name: r for r in rows})
+        row = self._named[1].get(name)
+        vip = row.vip if row is not None else next((v for v in self.state.settings.vips if v.name == name), None)
+        reports = {r.node: r for r in self.state.table.reports}
+        settled = self.state.phase is Phase.SETTLED and row is not None
+        return {
+            "vip": name,
+            "addresses": [
+                {"ip": a.ip, "prefix": a.prefix, "interface": a.interface} for a in (vip.addresses if vip else ())
+            ],
+            "cause": row.cause.value if settled and row is not None else self.state.phase.value,
+            "holder": name_of(reports, row.holder) if row is not None else None,
+            "target": name_of(reports, row.target) if row is not None else None,
+            "previous": self._previous.get(row.key) if row is not None else None,
+        }
 
     def _look_on_the_wire(self, row: Row) -> None:
         """Whoever is its holder's witness asks for a VIP that was acquired, or kept in a conflict; one that is on its way
@@ -374,6 +511,129 @@ class Daemon:
         self._witness[effect.key] = {**told, "at": time.time()}
         if effect.by == self.state.me or effect.result is not OnWire.VERIFIED:
             self.journal.record("witness", vip=effect.key.split("#")[0], **told)
+
+    # -- the event log --------------------------------------------------------------------------------------------------
+
+    def _recorded(self, entry: Entry) -> None:
+        """What is of common interest goes into the cluster's event log, said by one member. Who has yet to meet the others
+        speaks for itself only: what it sees of the VIPs is not what they see."""
+        what = str(entry["event"])
+        if what == "witness" and entry["result"] == OnWire.VERIFIED.value:
+            return  # as it should be
+        if what == "resume" and entry["leaving"] == "True":
+            return  # `leave_requested` tells it
+        first = self._is_mature() and representative(self.state) == self.state.me
+        fields = {k: str(v) for k, v in entry.items() if k not in ("number", "time", "monotonic", "event")}
+        match SPEAKERS.get(what):
+            case None:
+                return
+            case Speaker.OWN:
+                mine = True
+            case Speaker.FIRST:
+                mine = first
+            case str() as named:
+                who = fields.get(named)
+                mine = first if who == "nobody" else self._is_mature() and who == self.state.settings.node
+        if mine:
+            self.telling.happened(what, fields, round(float(str(entry["time"])) * 1000), now_ms())
+            if not self._busy:
+                self._arm_telling()
+
+    def _is_mature(self) -> bool:
+        return any(r.node == self.state.me and r.mature for r in self.state.table.reports)
+
+    def _view_settled(self, members: dict[NodeId, str]) -> None:
+        """Tell who is here now, and who is gone since it was told last."""
+        if members == self._members or not self._is_mature():
+            return
+        left = {n: name for n, name in self._members.items() if n not in members}
+        came = [name for n, name in sorted(members.items()) if n not in self._members]
+        fields = {"id": self.state.view.id if self.state.view else "-", "members": ",".join(sorted(members.values()))}
+        if left:
+            fields["left"] = ",".join(f"{name}:{self._gone.get(n, 'unknown')}" for n, name in sorted(left.items()))
+        if came and self._members:
+            fields["joined"] = ",".join(came)
+        self._members, self._gone = members, {}
+        if representative(self.state) == self.state.me:
+            self.telling.happened("view", fields, round(time.time() * 1000), now_ms())
+
+    def _eligibility_changed(self, ineligible: tuple[tuple[VipKey, NotEligible], ...]) -> None:
+        """Tell which VIPs this host can no longer hold, and why, or can again: one entry for each reason."""
+        new = dict(ineligible)
+        worse: dict[str, list[str]] = {}
+        for key, why in new.items():
+            if self._ineligible.get(key) is not why:
+                worse.setdefault(why.value, []).append(key.split("#")[0])
+        better = [key.split("#")[0] for key in self._ineligible if key not in new]
+        self._ineligible = new
+        self.tell(ev.EligibilityChanged(ineligible))
+        for reason, vips in worse.items():
+            self.journal.record("ineligible", reason=reason, count=len(vips), vips=",".join(vips))
+        if better:
+            self.journal.record("eligible", count=len(better), vips=",".join(better))
+
+    def _arm_telling(self) -> None:
+        """Notes are said while nothing of importance goes on, by who has met the others."""
+        due_ms = self.telling.due_ms()
+        calm = self.state.phase is Phase.SETTLED and not self.done.is_set()
+        if due_ms is not None and not (calm and self._is_mature()):
+            due_ms = None
+        if due_ms == self._telling_ms:
+            return
+        if self._telling_timer is not None:
+            self._telling_timer.cancel()
+            self._telling_timer = None
+        self._telling_ms = due_ms
+        if due_ms is not None:
+            wait = max(0, due_ms - now_ms()) / 1000
+            self._telling_timer = asyncio.get_running_loop().call_later(wait, self._say_note)
+
+    def _say_note(self) -> None:
+        self._telling_timer = self._telling_ms = None
+        body = self.telling.note(now_ms())
+        if body is not None:
+            self.tell(ev.NoteRequested(body))
+        else:
+            self._arm_telling()
+
+    def _tell_now(self) -> None:
+        """What waits to be told, before this process goes."""
+        body = self.telling.last_words(now_ms()) if self.state.phase is Phase.SETTLED else None
+        if body is not None:
+            self.tell(ev.NoteRequested(body))
+
+    def _take_note(self, effect: do.TakeNote) -> None:
+        try:
+            entries = self.telling.on_note(effect.by, effect.body)
+        except NoteError as wrong:
+            self._bad_messages += 1
+            if self._bad_messages < 10:
+                self.journal.record("bad_message", sender=effect.by, reason=str(wrong))
+            return
+        self._events_file.put(entries)
+        for entry in entries:
+            if not self.telling.log.is_repeated(entry):
+                for follower in self._followers:
+                    follower.offer(entry)
+
+    async def _cluster_events(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """The history as this member knows it, then what comes."""
+        wanted = _wanted(request)
+        follower = Follower()
+        if request.get("follow"):
+            self._followers.add(follower)
+        try:
+            for number, entry in enumerate(self.telling.log.shown()):
+                if wanted.has(entry):
+                    yield plain(entry)
+                if number % EVENTS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            while request.get("follow"):
+                entry = await follower.next()
+                if wanted.has(entry):
+                    yield plain(entry)
+        finally:
+            self._followers.discard(follower)
 
     def _arm(self) -> None:
         due_ms = next_deadline_ms(self.state)
@@ -430,6 +690,7 @@ class Daemon:
             case Joined():
                 self.tell(ev.EngineJoined(event.me, event.incarnation))
             case NewView():
+                self._gone |= {n: why.value for n, why in event.view.left}
                 self.tell(ev.ViewInstalled(event.view))
                 members = set(event.view.members)
                 self.kernel.peers_present(a for n in self.config.nodes if n.id in members for a in n.addresses)
@@ -440,6 +701,10 @@ class Daemon:
                     self._bad_messages += 1
                     if self._bad_messages < 10:
                         self.journal.record("bad_message", sender=event.sender, reason=str(wrong))
+                    return
+                if isinstance(message, Neighbours):  # advice, which the core never sees
+                    if event.sender != self.state.me:
+                        self.kernel.listed.heard(message)
                     return
                 self.tell(ev.MessageDelivered(event.sender, view, message))
             case Lost():
@@ -472,16 +737,20 @@ class Daemon:
             loop.add_signal_handler(number, self._asked_to_leave)
         self._pet_watchdog()
         self.audit.start()
+        self._events_file.start()
         await self.control.start()
         try:
+            await self._offer_original()
             await self.kernel.start()
             self._kept.guard.arm()
+            await self.hooks.start()
             if not self.done.is_set():
                 await self.engine.start(self.on_engine)
         except BaseException:
             self.done.set()
+            await self.hooks.close()
             await self.kernel.close()
-            await self.control.close()
+            await self._close_controls()
             raise
         gc.collect()
         gc.freeze()  # a full collection of start-up's objects would be a pause in the middle of a take-over
@@ -494,28 +763,73 @@ class Daemon:
         self._notifier.stopping()
         if self._meter is not None:
             await self._meter.stop()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._telling_timer):
+            if timer is not None:
+                timer.cancel()
+        self._releases.close()
+        held = self.kernel.held()
         await self.kernel.close()
+        for key in held:
+            self.journal.record("released", vip=key.split("#")[0], node=self.state.settings.node)
         self._kept.guard.disarm()
         self.audit.close(self.failure or "left")
-        await self.control.close()
+        self._events_file.close()
+        await self._close_controls()
+        await self.hooks.close()
         self.journal.record("stopped", reason=self.failure or "left")
         if self.failure is not None:
             print(f"wackamole: {self.failure}", file=sys.stderr)
         return 1 if self.failure else 0
 
+    async def _offer_original(self) -> None:
+        """The original's control socket. Without it VIPs are served all the same, as by the original."""
+        if self._original is None:
+            return
+        try:
+            await self._original.start()
+        except Refused as no:
+            self._original_refused = str(no)
+            self.journal.record("original_refused", reason=self._original_refused)
+            return
+        if self._original.address.exposed:
+            self.journal.record("original_exposed", warning=self._original.address.warning)
+
+    async def _close_controls(self) -> None:
+        await self.control.close()
+        if self._original is not None:
+            await self._original.close()
+
     def _asked_to_leave(self) -> None:
         self.journal.record("leave_requested")
+        self._tell_now()
         self.tell(ev.LeaveRequested())
 
     # -- the operator -----------------------------------------------------------------------------------------------------
 
     async def handle(self, verb: str, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Answer one request of the control socket; raises Refused with a sentence for the operator."""
+        if verb in COMMANDS:
+            asked = {k: _told(request[k]) for k in ("vips", "node", "force", "within_ms") if request.get(k)}
+            by = str(request.get("by", "unknown"))
+            self.journal.record("command", verb=verb, **asked, by=by)
+            try:
+                async for said in self._carry_out(verb, request):
+                    yield said
+            except Refused as no:
+                self.journal.record("command_refused", verb=verb, by=by, reason=str(no))
+                raise
+        else:
+            async for said in self._carry_out(verb, request):
+                yield said
+
+    async def _carry_out(self, verb: str, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         match verb:
             case "status":
                 yield {"result": self.status()}
+            case "events" if request.get("cluster"):
+                async for record in self._cluster_events(request):
+                    yield {"progress": record}
+                yield {"result": []}
             case "events":
                 async for record in self.journal.follow(follow=bool(request.get("follow"))):
                     yield {"progress": record}
@@ -551,11 +865,15 @@ class Daemon:
             warnings.append("there is no fence, as the config asks: two hosts may answer for a VIP when one is frozen")
         if not self._kept.guard.alive():
             warnings.append("the guard process is gone: restart the daemon, so that its death leaves nothing behind")
+        if self._original_refused:
+            warnings.append(f"no original wackatrl can be served: {self._original_refused}")
+        elif self._original is not None and self._original.address.exposed:
+            warnings.append(self._original.address.warning)
         if self._too_large:
             warnings.append(f"{self._too_large} messages were too large to send: fewer VIPs, or shorter names")
         if self._bad_messages:
             warnings.append(f"{self._bad_messages} messages could not be read")
-        warnings += self.kernel.warnings()
+        warnings += self.kernel.warnings() + self.hooks.warnings()
         found = status_of(
             self.state,
             cluster=self.config.cluster.name,
@@ -568,6 +886,8 @@ class Daemon:
             fence=self._fence(),
             warnings=tuple(warnings),
         )
+        found["notify"] = self.kernel.listed.describe()
+        found["hooks"] = self.hooks.describe()
         left = self._kept.succession
         found["process"] = {
             "pid": os.getpid(),
@@ -688,6 +1008,7 @@ class Daemon:
         def announced() -> bool:
             return any(r.node == self.state.me and r.restart_ms for r in self.state.table.reports)
 
+        self._tell_now()  # this process says nothing afterwards
         if not await self._carried_out(ev.RestartRequested(within), announced):
             raise Refused(f"the group did not answer for {COMMAND_SECONDS_MAX:.0f} s; see `status`")
         yield {"result": {"node": self.state.settings.node, "within_ms": within, "held": len(self.kernel.held())}}
@@ -721,6 +1042,30 @@ class Daemon:
                 f"{name} still holds {left()} VIPs that should go after {COMMAND_SECONDS_MAX:.0f} s; see `status`"
             )
         yield {"result": {"node": name, "drain": draining, "vips_moved": held if draining else 0}}
+
+
+def _notify(config: Config) -> Notify:
+    told = config.notify
+    more = {packed(a.ip): vip.notify for vip in config.vips if vip.notify for a in vip.vip.addresses}
+    cache = Cache(told.throttle, told.ping) if told.neighbours else None
+    return Notify(told.hosts, more, cache, told.interval_ms / 1000)
+
+
+def _wanted(request: dict[str, Any]) -> Wanted:
+    """The filter that a request asks for; raises Refused."""
+    since, vip, node = (request.get(k) for k in ("since", "vip", "node"))
+    if since is not None and (isinstance(since, bool) or not isinstance(since, int | float)):
+        raise Refused("`since` is a time in seconds since 1970")
+    for name, given in (("vip", vip), ("node", node)):
+        if given is not None and not isinstance(given, str):
+            raise Refused(f"`{name}` is a name")
+    return Wanted(since, vip, node)
+
+
+def _told(value: object) -> str:
+    """What an operator gave, as the event log has it."""
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text[:ASKED_TEXT_MAX]
 
 
 def engine_for(config: Config, node: NodeConfig, run_dir: Path, journal: Journal) -> GroupEngine:
@@ -762,7 +1107,7 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
         print(wrong, file=sys.stderr)
         return 2
     journal = Journal(verbose=verbose)
-    for note in config.notes:
+    for note in (*config.notes, *original.notes(config)):
         journal.record("config_note", said=note)
     left = inherited()
     try:

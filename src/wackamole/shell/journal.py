@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 HISTORY_MAX = 1000
 FOLLOWER_BACKLOG_MAX = 1000
@@ -16,6 +16,7 @@ WARNINGS = frozenset(
     {
         "adopted",
         "audit_failed",
+        "bad_command",
         "bad_message",
         "conflict",
         "diverged",
@@ -23,23 +24,31 @@ WARNINGS = frozenset(
         "duplicate_withdrawn",
         "engine_lost",
         "engine_refused",
+        "events_failed",
         "evict",
         "failed",
         "fence_broken",
+        "hook_failed",
         "load_failed",
         "message_too_large",
         "not_remembered",
+        "original_exposed",
+        "original_refused",
         "paused",
         "renewed_late",
         "restart_refused",
+        "routing_failed",
         "shares_failed",
         "suspect",
+        "wackatrl_refused",
     }
 )
-DETAILS = frozenset({"kernel", "acquired", "released"})
+DETAILS = frozenset({"kernel", "acquired", "released", "hook"})
 """Logged only when asked to be verbose; always in the history."""
 
 Entry = dict[str, object]
+COMMON_FIELDS = ("number", "time", "monotonic", "event")
+"""What every entry has."""
 
 
 def line(what: str, fields: Mapping[str, object]) -> str:
@@ -63,6 +72,11 @@ class Journal:
         self._history: deque[Entry] = deque(maxlen=HISTORY_MAX)
         self._followers: set[asyncio.Queue[Entry]] = set()
         self._number = 0
+        self._listeners: list[Callable[[Entry], None]] = []
+
+    def listen(self, listener: Callable[[Entry], None]) -> None:
+        """Have somebody told of every entry, before it is written."""
+        self._listeners.append(listener)
 
     def record(self, what: str, **fields: object) -> None:
         """Write one event down."""
@@ -79,6 +93,8 @@ class Journal:
             **{k: str(v) for k, v in fields.items()},
         }
         self._history.append(entry)
+        for listener in self._listeners:
+            listener(entry)
         for follower in self._followers:
             if not follower.full():
                 follower.put_nowait(entry)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
-from ..core.model import Rule, Sharer
+from ..core.model import Sharer, ShareRule
 
 SHARE_MAX = 1_000_000
 
 
-def rule_of(entry_point: str, on_record: Callable[[str, Mapping[str, object]], None]) -> Rule:
+def rule_of(entry_point: str, on_record: Callable[[str, Mapping[str, object]], None]) -> ShareRule:
     """The function, made safe to call."""
     module, _, name = entry_point.partition(":")
     told = ""

@@ -35,6 +35,7 @@ def why_of(state: State, key: VipKey, *, since: float | None, now_ms: int) -> di
         "since": since,
         "cause": row.cause.value,
         "by": state.settings.shares.by.value,
+        "count": state.settings.count.value,
         "prefer": list(preferred),
         "mature": any(r.mature for r in reports.values()),
         "placed_by": "every member alike" if agreement(reports.values()) else name_of(reports, representative(state)),
@@ -76,9 +77,12 @@ def _why_not(facts: Placement, node: NodeId, key: VipKey, candidates: list[NodeI
 def _balance(state: State, row: Row, now_ms: int) -> dict[str, object]:
     """The next round, as the representative would make it now."""
     facts = facts_of(state)
-    made = Balance(facts, steady(state, now_ms), moves_for_load(state, now_ms))
-    to = dict(made.moves).get(row.key)
-    most = state.settings.moves_per_round
+    onto, for_load, most = steady(state, now_ms), moves_for_load(state, now_ms), state.settings.moves_per_round
+    to = dict(Balance(facts_of(state), onto, most, for_load).moves).get(row.key)
+    next_round = to is not None
+    made = Balance(facts, onto, None, for_load)
+    if to is None:
+        to = dict(made.moves).get(row.key)
     stays = made.fixed(row)
     refused: dict[str, str] = {}
     if stays is None and to is None:
@@ -88,7 +92,7 @@ def _balance(state: State, row: Row, now_ms: int) -> dict[str, object]:
             refused = {name: reason.value for name, reason in no.items() if reason is not None}
     return {
         "moves_to": facts.reports[to].name if to is not None else None,
-        "next_round": to is not None and (most is None or [k for k, _ in made.moves].index(row.key) < most),
+        "next_round": next_round,
         "off": most == 0,
         "stays": stays.value if stays is not None else None,
         "refused": refused,

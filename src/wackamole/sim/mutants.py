@@ -199,6 +199,9 @@ MUTANTS = (
     Mutant("who is leaving is a target", placement.Placement.candidates, "not r.leaving and ", ""),
     Mutant("a move in the middle of a conflict counts", orders.on_moves, "if row.releasing:", "if False:"),
     Mutant("one name twice is two members", placement.Placement.why_not, "if node in self._second:", "if False:"),
+    Mutant(
+        "a VIP counts as one whatever is asked for", placement.Placement.size, "self.count is Count.ADDRESSES", "False"
+    ),
     Mutant("a witness is given VIPs", placement.Placement.candidates, "r.weight > 0 and ", ""),
     Mutant("digests are not compared", orders.on_beat, "mine is None or mine == beat.digest", "True"),
     Mutant("digests force exchanges without end", orders.on_beat, "since < FORCED_INTERVAL_MS", "False"),

@@ -81,6 +81,8 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "takeover": ("fast", "strict"),
     "fence": ("nftables", "lifetime", "off"),
     "together": (0, 1),
+    "count": ("vips", "addresses"),
+    "addresses": tuple(range(1, 6)),
 }
 
 
@@ -99,7 +101,7 @@ class Fault:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A cluster and what happens to it. `until_ms`: when the faults stop and everything is repaired; `together`: whether
-    configs that differ are made alike then."""
+    configs that differ are made alike then; `addresses`: VIPs have 1, 2, … so many of them, 1, …."""
 
     seed: int
     nodes: int
@@ -114,6 +116,8 @@ class Plan:
     weights: str = ""
     together: int = 1
     until: int = 30_000
+    count: str = "vips"
+    addresses: int = 1
     faults: tuple[Fault, ...] = ()
 
     def names(self) -> tuple[str, ...]:
@@ -203,6 +207,8 @@ def draw(seed: int, only: Collection[str] = ()) -> Plan:
         int(dice.random() < 0.7),
         dice.randrange(10_000, 40_000),
     )
+    more = random.Random(~seed)  # noqa: S311  (its own, so that what a seed draws beside is as before)
+    plan = replace(plan, count=more.choice(("vips", "addresses")), addresses=more.choice((1, 1, 2, 5)))
     kinds = [k for k in KINDS if dice.random() < 0.5] or list(KINDS)
     if only:
         kinds = [k for k in KINDS if k in only]

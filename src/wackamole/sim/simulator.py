@@ -18,6 +18,7 @@ the plan's faults are over everything is repaired, and what should be so within 
 from __future__ import annotations
 
 import heapq
+import json
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -450,7 +451,8 @@ class Simulation:
             if host.unfenced:
                 reasons = {v.key: NotEligible.NO_FENCE for v in vips}
             self.tell(host, ev.FenceChanged(self.plan.fence == "nftables" and not host.unfenced))
-            self.tell(host, ev.EligibilityChanged(tuple(sorted(reasons.items(), key=lambda kv: kv[0]))))
+            if host.daemon is daemon:  # a fence that is proven may have let it leave
+                self.tell(host, ev.EligibilityChanged(tuple(sorted(reasons.items(), key=lambda kv: kv[0]))))
 
         self.after_for(host, daemon, 0, now)
 
@@ -797,14 +799,15 @@ class Simulation:
             f'[cluster]\nname = "s"\npartition = "{plan.partition}"\nmature = "{plan.mature}ms"',
             f'[engine]\ndetection = "{plan.detection}ms"',
             f'[fence]\nmode = "{plan.fence}"\ntakeover = "{plan.takeover}"',
-            f'[balance]\ninterval = "{plan.interval}ms"\nsettle = "{plan.settle}ms"',
+            f'[balance]\ninterval = "{plan.interval}ms"\nsettle = "{plan.settle}ms"\ncount = "{plan.count}"',
         ]
         for i, name in enumerate(plan.names()):
             weight = changes.get(f"weight.{name}", weights[i])
             lines.append(f'[[node]]\nname = "{name}"\nid = {i + 1}\naddress = "10.0.0.{i + 1}"\nweight = {weight}')
         for i in range(1, plan.vips + added + 1):
             name = f"w{i}" if f"v{i}" in renamed else f"v{i}"
-            lines.append(f'[[vip]]\nname = "{name}"\naddress = "192.0.2.{i}/32"')
+            addresses = [f"192.0.{2 + j}.{i}/32" for j in range(1 + (i - 1) % plan.addresses)]
+            lines.append(f'[[vip]]\nname = "{name}"\naddresses = {json.dumps(addresses)}')
         config = parse("\n".join(lines))
         found = settings_for(config, config.nodes[host.node - 1])
         self.definitions.update({v.key: v for v in found.vips})
@@ -974,11 +977,15 @@ class Simulation:
         return self._unfair(table.rows, table.reports) if agreement(table.reports) else None
 
     def _unfair(self, rows: Iterable[Row], reports: Iterable[Report]) -> str | None:
-        loads = Counter(r.holder for r in rows)
+        sizes = [(r.holder, len(r.vip.addresses) if self.plan.count == "addresses" else 1) for r in rows]
+        loads: Counter[NodeId | None] = Counter()
+        for holder, size in sizes:
+            loads[holder] += size
+        largest = max((size for _, size in sizes), default=1)
         weights = {r.node: r.weight for r in reports}
         total, whole = sum(loads.values()), sum(weights.values())
         for node, weight in weights.items():
-            if abs(loads[node] * whole - total * weight) >= whole:
+            if abs(loads[node] * whole - total * weight) >= largest * whole:
                 return f"{self.hosts[node].name} holds {loads[node]} of {total} with a weight of {weight} of {whole}"
         return None
 

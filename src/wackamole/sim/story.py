@@ -16,7 +16,7 @@ from ..core.invariants import (
     settled_members_agree,
 )
 from ..core.messages import Evict
-from ..core.model import Address, NodeId, NotEligible, OnWire, Partition, Settings, Takeover, Vip, VipKey
+from ..core.model import Address, Count, NodeId, NotEligible, OnWire, Partition, Settings, Takeover, Vip, VipKey
 from .world import World
 
 TICKS_MAX = 100
@@ -75,8 +75,11 @@ class Story:
     def do_cluster(self, *words: str) -> None:
         options = dict(w.split("=", 1) for w in words)
         names = options["nodes"].split(",")
-        for i, text in enumerate(options["vips"].split(",")):
-            self.vips[text] = Vip(text, (Address(f"192.0.2.{i + 1}", 32),))
+        for i, text in enumerate(options["vips"].split(",")):  # gw*3 is one VIP of three addresses
+            vip, _, addresses = text.partition("*")
+            self.vips[vip] = Vip(
+                vip, tuple(Address(f"192.0.{2 + j}.{i + 1}", 32) for j in range(int(addresses or "1")))
+            )
         for i, name in enumerate(names):
             self.ids[name] = NodeId(i + 1)
             self.world.settings[NodeId(i + 1)] = Settings(
@@ -91,6 +94,7 @@ class Story:
                 lease_ms=int(options.get("lease", "0" if options.get("fence") == "off" else "1100")),
                 takeover=Takeover(options.get("takeover", "fast")),
                 detection_ms=int(options.get("detection", "0")),
+                count=Count(options.get("count", "vips")),
             )
 
         if options.get("fence") == "off":

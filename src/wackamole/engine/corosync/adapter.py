@@ -126,8 +126,6 @@ class CorosyncEngine:
             pause = min(pause * 1.5, RETRY_SECONDS_MAX)
             if self._managed is not None and self._managed.running() is None:
                 self._record("engine_died", reason=self._managed.last_words())
-                # Back while the others form their ring, it would split them for a moment.
-                await asyncio.sleep(2 * self._managed.detection_ms / 1000)
                 try:
                     await self._managed.ensure()
                 except CorosyncRefused as wrong:

@@ -8,9 +8,11 @@ the config that would be written now. A clean leave stops it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +24,7 @@ from .conf import RingNode, corosync_conf, derived_key, timings
 STOP_SECONDS_MAX = 5.0
 SUN_PATH_BYTES = 108
 SYSTEMD = Path("/run/systemd/system")
+SHM = Path("/dev/shm")  # noqa: S108
 
 
 class CorosyncRefused(Exception):
@@ -100,6 +103,24 @@ class ManagedCorosync:
             return None
         return (process, digest) if process.alive() else None
 
+    def _forget_the_dead(self) -> None:
+        """Remove what a Corosync of ours that was killed has left in shared memory: 10 MB for each of its lives (libqb's rings
+        and its flight recorder, which have its process id in their names)."""
+        try:
+            pid = int(json.loads(self._note.read_text())["pid"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if start_time(pid) is not None:
+            return  # it lives, or its number is somebody else's now
+        for left in (*SHM.glob(f"qb-{pid}-*"), *SHM.glob(f"qb-corosync-{pid}-*")):
+            with contextlib.suppress(OSError):
+                if left.lstat().st_uid != os.geteuid():
+                    continue
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
+
     def _write(self) -> str:
         """Write key and config; return the config's digest."""
         for folder in (self._directory, self._state_dir):
@@ -136,6 +157,7 @@ class ManagedCorosync:
                 " to join it."
             )
         self.adopted = False
+        await asyncio.to_thread(self._forget_the_dead)
         await self._start(digest)
 
     async def _start(self, digest: str) -> None:

@@ -14,13 +14,15 @@ import socket
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 SCHEDULE_MS = (0, 8, 100, 300, 1100, 3000)
 FRAMES_PER_TURN = 100
 ETH_BROADCAST = b"\xff" * 6
 ALL_NODES = socket.inet_pton(socket.AF_INET6, "ff02::1")
 ALL_NODES_MAC = b"\x33\x33\0\0\0\1"
-ND_OVERRIDE = 0x20000000
+ND_OVERRIDE, ND_ROUTER = 0x20000000, 0x80000000
+FORWARDING = "/proc/sys/net/ipv6/conf/{}/forwarding"
 
 
 def gratuitous_arp(mac: bytes, ip: bytes, *, reply: int) -> bytes:
@@ -30,9 +32,10 @@ def gratuitous_arp(mac: bytes, ip: bytes, *, reply: int) -> bytes:
     return ETH_BROADCAST + mac + b"\x08\x06" + header + mac + ip + target + ip + b"\0" * 18
 
 
-def neighbour_advertisement(mac: bytes, ip: bytes) -> bytes:
-    """An unsolicited neighbour advertisement to all nodes, with override and the target's link-layer address."""
-    body = struct.pack("!BBHI", 136, 0, 0, ND_OVERRIDE) + ip + b"\x02\x01" + mac
+def neighbour_advertisement(mac: bytes, ip: bytes, *, router: bool = False) -> bytes:
+    """An unsolicited neighbour advertisement to all nodes, with override and the target's link-layer address. Who is a
+    router has to say so: a host that reads otherwise drops the default routes through it that it learnt (RFC 4861, 7.2.5)."""
+    body = struct.pack("!BBHI", 136, 0, 0, ND_OVERRIDE | (ND_ROUTER if router else 0)) + ip + b"\x02\x01" + mac
     return icmpv6(mac, ip, ALL_NODES_MAC, ALL_NODES, body)
 
 
@@ -46,11 +49,19 @@ def icmpv6(mac: bytes, source: bytes, to_mac: bytes, to: bytes, body: bytes) -> 
     return to_mac + mac + b"\x86\xdd" + header + body[:2] + checksum + body[4:]
 
 
-def frames(mac: bytes, ip: bytes) -> tuple[bytes, ...]:
+def frames(mac: bytes, ip: bytes, *, router: bool = False) -> tuple[bytes, ...]:
     """All frames that announce one address once."""
     if len(ip) == 4:
         return gratuitous_arp(mac, ip, reply=1), gratuitous_arp(mac, ip, reply=2)
-    return (neighbour_advertisement(mac, ip),)
+    return (neighbour_advertisement(mac, ip, router=router),)
+
+
+def forwards(interface: str) -> bool:
+    """Whether this host is an IPv6 router on an interface, as its kernel says in its own advertisements."""
+    try:
+        return Path(FORWARDING.format(interface)).read_text().strip() != "0"
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +81,28 @@ class Sender:
 
     def send(self, announcement: Announcement) -> str | None:
         """Send its frames once. Returns why it could not, or None."""
+        router = len(announcement.ip) == 16 and forwards(announcement.interface)
+        return self.put(announcement.interface, *frames(announcement.mac, announcement.ip, router=router))
+
+    def put(self, interface: str, *frames: bytes) -> str | None:
+        """Send frames on an interface. Returns why it could not, or None."""
         try:
-            s = self._sockets.get(announcement.interface)
+            s = self._sockets.get(interface)
+            if s is not None and s.getsockname()[0] != interface:  # another interface has that name now
+                self._sockets.pop(interface).close()
+                s = None
             if s is None:
                 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-                s.bind((announcement.interface, 0))
+                s.bind((interface, 0))
                 s.setblocking(False)
-                self._sockets[announcement.interface] = s
-            for frame in frames(announcement.mac, announcement.ip):
+                self._sockets[interface] = s
+            for frame in frames:
                 s.send(frame)
         except OSError as wrong:
-            broken = self._sockets.pop(announcement.interface, None)
+            broken = self._sockets.pop(interface, None)
             if broken is not None:
                 broken.close()
-            return f"{announcement.interface}: {wrong.strerror}"
+            return f"{interface}: {wrong.strerror}"
         return None
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A small process that outlives the daemon by a moment: when the daemon is gone it removes the addresses that are left.
+"""A small process that outlives the daemon by a moment: when the daemon is gone it removes the addresses and routes that are left.
 
 The fence has silenced them by then; but an orphaned gate falls with the next firewall reload, and without nftables
 nothing else would ever remove them. The guard is forked before the daemon has threads or sockets, keeps one end of a
@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 
 from .nfnetlink import high_descriptor
-from .rtnl import Rtnl
+from .routes import RoutingTables
 
 ARMED, DONE = b"a", b"d"
 TRIES = 5
@@ -101,7 +101,7 @@ def _watch(read_end: int, tell: int) -> None:
                 os.close(descriptor)
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text("wackamole-guard")
-    rtnl = Rtnl()
+    rtnl = RoutingTables()
     os.write(tell, b".")
     os.close(tell)
     armed = False
@@ -113,14 +113,15 @@ def _watch(read_end: int, tell: int) -> None:
         remove_ours(rtnl)
 
 
-def remove_ours(rtnl: Rtnl) -> int:
-    """Remove every address that carries our tag. Returns how many there were."""
+def remove_ours(rtnl: RoutingTables) -> int:
+    """Remove every address, route and rule that carries our tag. Returns how many addresses there were."""
     count = 0
     for _ in range(TRIES):  # a list that others change while it is read may lack some
         ours = [a for a in rtnl.addresses() if a.ours]
         if not ours:
             break
         count += len(ours) - len(rtnl.delete(ours))
+    rtnl.take(rtnl.ours())
     return count
 
 

@@ -17,13 +17,18 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from ...advice import Neighbours
 from ...core.model import Address, NodeId, NotEligible, OnWire, Vip, VipKey
+from ...routing import Route, Rule
 from .announce import Announcement, Announcer, Sender
 from .claims import Claim, Ears
+from .connections import Connections
 from .duplicates import Duplicates
 from .fencing import Fencing, Unfenced
 from .keeper import Job, Keeper, Outcome
+from .listed import Listed, Notify
 from .peers import TOUCH_SECONDS, Peers, packed_addresses
+from .routes import Routing
 from .rtnl import FOR_EVER, RTM_DELADDR, RTM_DELLINK, Link, NetlinkError, Notifications, Placed, Rtnl
 from .surroundings import Surroundings, packed
 from .witness import Place, Witness, question
@@ -57,7 +62,9 @@ class Kernel:
     `make_fencing` is given what renews the lifetimes of held addresses. `lifetime_s`: they live so long without. `calm`
     says whether the group has settled: only then a carrier that came back counts. `peers`: the other nodes' own
     addresses. `inherited`: a former process has left these on the interfaces for this one. `withdraw_after`: claims by
-    another host until a VIP is left to it; None: never."""
+    another host until a VIP is left to it; None: never. `notify`: who is told of a VIP besides its segment; `on_neighbours` is
+    given what the other members may know of this host's neighbours. `routing`: what is there while a VIP is.
+    `keep_connections`: VIPs whose TCP connections are left as they are when they go."""
 
     def __init__(
         self,
@@ -76,6 +83,10 @@ class Kernel:
         inherited: tuple[Vip, ...] = (),
         withdraw_after: int | None = None,
         on_witnessed: Callable[[VipKey, NodeId, OnWire], None] = lambda *_: None,
+        notify: Notify | None = None,
+        on_neighbours: Callable[[Neighbours], None] = lambda _: None,
+        routing: Mapping[VipKey, tuple[Route | Rule, ...]] | None = None,
+        keep_connections: frozenset[VipKey] = frozenset(),
     ) -> None:
         self._vips = vips
         self._around = Surroundings(interfaces, link_up_delay_ms)
@@ -95,6 +106,16 @@ class Kernel:
         self._peers_thread = ThreadPoolExecutor(1, "neighbours")
         self._touching: asyncio.TimerHandle | None = None
         self._announcer = Announcer(Sender(), self._still)
+        self.listed = Listed(
+            notify or Notify(),
+            self._around,
+            vips,
+            self._peers_thread,
+            still=self._still,
+            share=on_neighbours,
+            on_unreadable=lambda why: on_record("neighbours_unreadable", {"reason": why}),
+        )
+        self._places: tuple[frozenset[Placed], dict[bytes, int]] = (frozenset(), {})
         self._ears = Ears(self._claimed)
         self.witness = Witness(self._ask, on_witnessed)
         self.duplicates = Duplicates(
@@ -105,9 +126,24 @@ class Kernel:
             on_record=on_record,
             withdraw_after=withdraw_after,
         )
+        self._routing = Routing(
+            routing or {},
+            self._index,
+            self._around.name_of,
+            lambda what, why: self._say("routing_failed", {"what": what, "reason": why}),
+        )
+        self._keep_connections = keep_connections
+        self._connections = Connections(
+            lambda ip: any(a.ip == ip for a in self._keeper.held_now),
+            lambda number: self._say("connections_destroyed", {"number": str(number)}),
+            lambda why: self._say("connections_kept", {"reason": why}),
+        )
         self._serial = 0
         self._wanted: tuple[Vip, ...] = inherited
         self._held: tuple[VipKey, ...] = ()
+        self._ips: dict[VipKey, tuple[bytes, ...]] = {}  # of what is held
+        self._gone: list[bytes] = []
+        self._following: asyncio.Handle | None = None
         self._said: tuple[tuple[VipKey, NotEligible], ...] | None = None
         self._put_back: deque[float] = deque(maxlen=PUT_BACK_MAX)
         self._putting_back = False
@@ -134,8 +170,12 @@ class Kernel:
         guarded = self._around.guarded(self._vips)
         await self.fencing.start(self, guarded)
         self._ears.listen(guarded)
+        self.listed.start(guarded)
         self._keeper.start(lambda outcome: self._call(self._done, outcome), self._keeper_failed)
         self._loop.add_reader(self._watch.fileno(), self._on_notice)
+        self._routing.start()
+        if any(v.key not in self._keep_connections for v in self._vips):
+            self._connections.start()
         self._keeper.put(self._job())
         self.fence_changed()
 
@@ -154,6 +194,8 @@ class Kernel:
     def hold_exactly(self, serial: int, vips: tuple[Vip, ...]) -> None:
         """From now on exactly these; `on_confirmed` answers for the latest serial, within this call if it is soon done."""
         self._serial, self._wanted = serial, vips
+        wanted = {v.key for v in vips}
+        self._routing.shrink(k for k in self._held if k in wanted)
         self._keeper.put(self._job())
         outcome = self._keeper.wait(FIRST_SECONDS)
         if outcome is not None:
@@ -162,7 +204,9 @@ class Kernel:
     def announce(self, vips: tuple[Vip, ...]) -> None:
         """Announce again what is held of these, from the start of the schedule."""
         held = set(self._held)
-        self._announcer.announce(a for v in vips if v.key in held for a in self._announcements(v))
+        again = [a for v in vips if v.key in held for a in self._announcements(v)]
+        self._announcer.announce(again)
+        self.listed.announced(again)
 
     def peers_present(self, addresses: Iterable[str]) -> None:
         """The nodes with these addresses are members now."""
@@ -182,9 +226,7 @@ class Kernel:
             self._on_peers_failed(wrong)
 
     def _on_peers_failed(self, wrong: OSError) -> None:
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._on_record, "neighbours_unreadable", {"reason": str(wrong)})
+        self._say("neighbours_unreadable", {"reason": str(wrong)})
 
     def _touch_peers(self) -> None:
         self._ask_peers(Peers.touch)
@@ -200,19 +242,26 @@ class Kernel:
         if self._watch is not None and self._loop is not None:
             self._loop.remove_reader(self._watch.fileno())
             self._watch.close()
-        for timer in (self._again, self._touching, self._putting_off):
+        for timer in (self._again, self._touching, self._putting_off, self._following):
             if timer is not None:
                 timer.cancel()
         if self._look is not None:
             self._look.close()
         self._announcer.close()
+        self.listed.close()
         self._ears.close()
         self.duplicates.close()
         self.witness.close()
         self._serial += 1  # nobody waits for the last one
         self._wanted = ()
         self._keeper.put(self._job())
+        self._routing.shrink(())
         await asyncio.to_thread(self._keeper.stop)
+        for key in self._ips.keys() - self._keep_connections:
+            self._gone += self._ips[key]
+        self._connections.gone(self._gone)
+        await asyncio.to_thread(self._routing.close)
+        await asyncio.to_thread(self._connections.close)
         self._peers_thread.shutdown(wait=False, cancel_futures=True)
         await self.fencing.close()
 
@@ -258,9 +307,15 @@ class Kernel:
             self._waited_for = outcome  # the interface was deleted a moment ago: it may come back
             self._wake_when_due()
             return
+        for key in set(self._held) - set(outcome.held):
+            self._gone += self._ips.get(key, ()) if key not in self._keep_connections else ()
         self._held = outcome.held
+        self._ips = {
+            v.key: tuple(packed(a.ip) for a in v.addresses) for v in self._wanted if v.key in set(outcome.held)
+        }
         if outcome.announced:
             self._announcer.announce(outcome.announced, first=1)
+            self.listed.acquired(outcome.announced)
         if outcome.added or outcome.removed:
             self._on_record(
                 "kernel",
@@ -277,6 +332,8 @@ class Kernel:
             self.times_put_back += outcome.added
         self._putting_back = False
         self._on_confirmed(outcome.serial, outcome.held, outcome.refused)
+        if self._following is None and self._loop is not None:
+            self._following = self._loop.call_soon(self._follow)  # the group hears of it first
 
     def _announcements(self, vip: Vip) -> list[Announcement]:
         found = []
@@ -287,7 +344,12 @@ class Kernel:
         return found
 
     def _still(self, announcement: Announcement) -> bool:
-        return any(a.ip == announcement.ip for a in self._keeper.held_now)
+        """Whether it is held as of this moment, on that interface, and that has this hardware address."""
+        held = self._keeper.held_now
+        if held is not self._places[0]:
+            self._places = held, {a.ip: a.index for a in held}
+        link = self._around.links.get(self._places[1].get(announcement.ip, 0))
+        return link is not None and (link.name, link.mac) == (announcement.interface, announcement.mac)
 
     # -- what is heard and asked on the wire ------------------------------------------------------------------------------
 
@@ -305,7 +367,24 @@ class Kernel:
     def warnings(self) -> list[str]:
         """What an operator should know now."""
         deaf = [f"other hosts' claims on {name} are not seen: {why}" for name, why in sorted(self._ears.deaf.items())]
-        return self.duplicates.warnings() + deaf
+        return self.duplicates.warnings() + self._routing.warnings() + deaf
+
+    # -- what comes and goes with a VIP ------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        self._following = None
+        self._routing.hold(self._held)
+        gone, self._gone = self._gone, []
+        self._connections.gone(gone)
+
+    def _index(self, interface: str) -> int | None:
+        name = self._around.name_of(interface)
+        return next((link.index for link in self._around.links.values() if link.name == name), None)
+
+    def _say(self, what: str, fields: dict[str, str]) -> None:
+        """From any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._on_record, what, fields)
 
     # -- what changes around us -------------------------------------------------------------------------------------------
 
@@ -313,7 +392,7 @@ class Kernel:
         assert self._watch is not None
         assert self._look is not None
         notices = self._watch.read()
-        lost = False
+        lost = renumbered = False
         if notices is None:
             try:
                 self._around.read(self._look.links(), self._look.addresses())
@@ -326,6 +405,8 @@ class Kernel:
                     if notice.kind == RTM_DELLINK:
                         self._around.removed(link.index)
                     else:
+                        was = self._around.links.get(link.index)
+                        renumbered = renumbered or (was is not None and was.mac != link.mac)
                         self._around.changed(link)
                         if not link.carries:
                             self._ask_peers(lambda peers, index=link.index: peers.forgotten(index))  # type: ignore[misc]
@@ -341,9 +422,12 @@ class Kernel:
         guarded = self._around.guarded(self._vips)
         self.fencing.guard(guarded)
         self._ears.listen(guarded)
+        self.listed.guard(guarded)
         self._say_eligibility()
         if lost:
             self._restore()
+        if renumbered:
+            self.announce(self._wanted)
         self._wake_when_due()
 
     def _restore(self) -> None:

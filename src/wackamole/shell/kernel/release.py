@@ -1,4 +1,4 @@
-"""Taking away what a dead daemon left: the addresses with our tag, then the fence. Nothing else is touched.
+"""Taking away what a dead daemon left: the addresses, routes and rules with our tag, then the fence. Nothing else is touched.
 
 For ExecStopPost= and for people. While a daemon lives nothing is removed. The key goes first: the kernel refuses it as long
 as its owner lives, which no process id could tell as surely. Then the addresses, and the gate last: what is still there
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from .fence import GATE, KEY, remove_table
 from .keeper import shown
 from .nfnetlink import Nftables, NftablesError
-from .rtnl import Placed, Rtnl
+from .routes import RoutingTables
+from .rtnl import Placed
 
 NO_NFTABLES = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
 """A kernel without nf_tables: nobody can have made a fence."""
@@ -31,10 +32,12 @@ class Released:
 
     addresses: tuple[tuple[str, str], ...]
     tables: tuple[str, ...]
+    routes: int = 0
+    """Routes and policy rules."""
 
 
 def release(control_socket: str) -> Released:
-    """Remove every address that carries our tag, and the fence. Raises NotReleased while a daemon lives (its fence, or
+    """Remove every address, route and rule that carries our tag, and the fence. Raises NotReleased while a daemon lives (its fence, or
     whoever answers on the socket, says so), without the right to it, and when the kernel refuses; what was removed by
     then stays removed, and the gate stays as long as an address does."""
     if _answers(control_socket):
@@ -44,13 +47,13 @@ def release(control_socket: str) -> Released:
     try:
         if nftables is not None and _remove(nftables, KEY):
             tables.append(KEY)
-        addresses = _remove_addresses()
+        addresses, routes = _remove_addresses()
         if nftables is not None and _remove(nftables, GATE):
             tables.append(GATE)
     finally:
         if nftables is not None:
             nftables.close()
-    return Released(addresses, tuple(tables))
+    return Released(addresses, tuple(tables), routes)
 
 
 def _answers(path: str) -> bool:
@@ -90,9 +93,11 @@ def _remove(nftables: Nftables, name: str) -> bool:
 _NO_RIGHT = "removing addresses needs the right to configure the network: be root (CAP_NET_ADMIN)"
 
 
-def _remove_addresses() -> tuple[tuple[str, str], ...]:
-    rtnl = Rtnl()
+def _remove_addresses() -> tuple[tuple[tuple[str, str], ...], int]:
+    rtnl = RoutingTables()
     try:
+        entries = rtnl.ours()
+        kept = rtnl.take(entries)
         names = {link.index: link.name for link in rtnl.links()}
         found: dict[Placed, None] = {}
         refused: dict[Placed, int] = {}
@@ -102,9 +107,9 @@ def _remove_addresses() -> tuple[tuple[str, str], ...]:
             found |= dict.fromkeys(ours)
     finally:
         rtnl.close()
-    if errno.EPERM in refused.values():
+    if errno.EPERM in (*refused.values(), *kept.values()):
         raise NotReleased(_NO_RIGHT)
     if refused:
         said = (f"{shown(a)} on {names.get(a.index, a.index)}: {os.strerror(code)}" for a, code in refused.items())
         raise NotReleased(f"the kernel keeps {'; '.join(said)}")
-    return tuple((shown(a), names.get(a.index, f"interface {a.index}")) for a in found)
+    return tuple((shown(a), names.get(a.index, f"interface {a.index}")) for a in found), len(entries) - len(kept)

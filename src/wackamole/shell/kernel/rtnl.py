@@ -42,7 +42,8 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 
 T = TypeVar("T")
 
-_HEADER = struct.Struct("=IHHII")
+HEADER = struct.Struct("=IHHII")
+"""nlmsghdr: length, type, flags, sequence, port."""
 _IFADDR = struct.Struct("=BBBBI")
 _IFINFO = struct.Struct("=BxHiII")
 _NEIGHBOUR = struct.Struct("=BxHiHBB")
@@ -96,7 +97,8 @@ class NetlinkError(OSError):
     """The kernel did not answer as it should."""
 
 
-def _attribute(kind: int, content: bytes) -> bytes:
+def attribute(kind: int, content: bytes) -> bytes:
+    """One attribute of a message, padded."""
     return _ATTR.pack(4 + len(content), kind) + content + b"\0" * (-len(content) % 4)
 
 
@@ -108,52 +110,53 @@ def address_message(command: int, sequence: int, address: Placed, flags: int, va
     family = socket.AF_INET if v4 else socket.AF_INET6
     body = _IFADDR.pack(family, address.prefix, 0, 0, address.index)
     if v4:
-        body += _attribute(IFA_LOCAL, address.ip)
-    body += _attribute(IFA_ADDRESS, address.ip)
+        body += attribute(IFA_LOCAL, address.ip)
+    body += attribute(IFA_ADDRESS, address.ip)
     if command == RTM_NEWADDR:
-        body += _attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NOPREFIXROUTE | (0 if v4 else IFA_F_NODAD)))
-        body += _attribute(IFA_PROTO, bytes((OURS,)))
+        body += attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NOPREFIXROUTE | (0 if v4 else IFA_F_NODAD)))
+        body += attribute(IFA_PROTO, bytes((OURS,)))
         if not v4:
-            body += _attribute(IFA_CACHEINFO, struct.pack("=IIII", 0, valid_s, 0, 0))
+            body += attribute(IFA_CACHEINFO, struct.pack("=IIII", 0, valid_s, 0, 0))
         elif valid_s != FOR_EVER:
-            body += _attribute(IFA_CACHEINFO, struct.pack("=IIII", valid_s, valid_s, 0, 0))
-    return _HEADER.pack(_HEADER.size + len(body), command, NLM_F_REQUEST | flags, sequence, 0) + body
+            body += attribute(IFA_CACHEINFO, struct.pack("=IIII", valid_s, valid_s, 0, 0))
+    return HEADER.pack(HEADER.size + len(body), command, NLM_F_REQUEST | flags, sequence, 0) + body
 
 
 def neighbour_message(sequence: int, neighbour: Neighbour, flags: int) -> bytes:
     """RTM_NEWNEIGH: this is its hardware address, and it was heard of just now."""
     family = socket.AF_INET if len(neighbour.ip) == 4 else socket.AF_INET6
     body = _NEIGHBOUR.pack(family, 0, neighbour.index, NUD_REACHABLE, 0, 0)
-    body += _attribute(NDA_DST, neighbour.ip) + _attribute(NDA_LLADDR, neighbour.mac)
+    body += attribute(NDA_DST, neighbour.ip) + attribute(NDA_LLADDR, neighbour.mac)
     flags |= NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE
-    return _HEADER.pack(_HEADER.size + len(body), RTM_NEWNEIGH, flags, sequence, 0) + body
+    return HEADER.pack(HEADER.size + len(body), RTM_NEWNEIGH, flags, sequence, 0) + body
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Split a datagram into (type, sequence, body); stops at the first message that does not fit."""
     offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
-        if length < _HEADER.size or offset + length > len(data):
+    while offset + HEADER.size <= len(data):
+        length, kind, _, sequence, _ = HEADER.unpack_from(data, offset)
+        if length < HEADER.size or offset + length > len(data):
             return
-        yield kind, sequence, data[offset + _HEADER.size : offset + length]
+        yield kind, sequence, data[offset + HEADER.size : offset + length]
         offset += (length + 3) & ~3
 
 
 def interrupted(data: bytes) -> bool:
     """Whether the kernel says that what it lists was changed while it was listed."""
     offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, _, flags, _, _ = _HEADER.unpack_from(data, offset)
+    while offset + HEADER.size <= len(data):
+        length, _, flags, _, _ = HEADER.unpack_from(data, offset)
         if flags & NLM_F_DUMP_INTR:
             return True
-        if length < _HEADER.size:
+        if length < HEADER.size:
             return False
         offset += (length + 3) & ~3
     return False
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
+def attributes(data: bytes) -> dict[int, bytes]:
+    """A message's attributes, by their type; stops at the first that does not fit."""
     found: dict[int, bytes] = {}
     offset = 0
     while offset + 4 <= len(data):
@@ -169,19 +172,19 @@ def parse(kind: int, body: bytes) -> Placed | Link | Neighbour | None:
     """The address, link or neighbour of a notification or dump; None for anything else, also for what is cut short."""
     if kind in (RTM_NEWADDR, RTM_DELADDR) and len(body) >= _IFADDR.size:
         _, prefix, _, _, index = _IFADDR.unpack_from(body)
-        found = _attributes(body[_IFADDR.size :])
+        found = attributes(body[_IFADDR.size :])
         ip = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
         if ip is None or len(ip) not in (4, 16):
             return None
         return Placed(ip, prefix, index, found.get(IFA_PROTO, b"\0")[:1] == bytes((OURS,)))
     if kind in (RTM_NEWLINK, RTM_DELLINK) and len(body) >= _IFINFO.size:
         _, _, index, flags, _ = _IFINFO.unpack_from(body)
-        found = _attributes(body[_IFINFO.size :])
+        found = attributes(body[_IFINFO.size :])
         name = found.get(IFLA_IFNAME, b"").split(b"\0")[0].decode(errors="replace")
         return Link(index, name, flags, found.get(IFLA_ADDRESS, b"")) if name else None
     if kind == RTM_NEWNEIGH and len(body) >= _NEIGHBOUR.size:
         _, _, index, state, _, _ = _NEIGHBOUR.unpack_from(body)
-        found = _attributes(body[_NEIGHBOUR.size :])
+        found = attributes(body[_NEIGHBOUR.size :])
         ip = found.get(NDA_DST, b"")
         known = state & (NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE)
         return Neighbour(index, ip, found.get(NDA_LLADDR, b"") if known else b"") if len(ip) in (4, 16) else None
@@ -215,13 +218,13 @@ class Rtnl:
     def _change(
         self, command: int, addresses: Sequence[Placed], flags: int, valid_s: int = FOR_EVER
     ) -> dict[Placed, int]:
-        return self._batches(addresses, lambda n, a, ack: address_message(command, n, a, flags | ack, valid_s))
+        return self.batches(addresses, lambda n, a, ack: address_message(command, n, a, flags | ack, valid_s))
 
     def confirm(self, neighbours: Sequence[Neighbour]) -> dict[Neighbour, int]:
         """Write neighbour entries, as if they had just been heard of; returns the errno of each that was refused."""
-        return self._batches(neighbours, neighbour_message)
+        return self.batches(neighbours, neighbour_message)
 
-    def _batches(self, things: Sequence[T], message: Callable[[int, T, int], bytes]) -> dict[T, int]:
+    def batches(self, things: Sequence[T], message: Callable[[int, T, int], bytes]) -> dict[T, int]:
         """Send a message for each; the last of each batch asks for an acknowledgement, errors come in any case."""
         refused: dict[T, int] = {}
         for start in range(0, len(things), BATCH_MAX):
@@ -258,19 +261,23 @@ class Rtnl:
         return [x for x in self._dump(RTM_GETNEIGH, _NEIGHBOUR.pack(0, 0, 0, 0, 0, 0)) if isinstance(x, Neighbour)]
 
     def _dump(self, command: int, body: bytes) -> list[Placed | Link | Neighbour]:
-        """The whole list; one that others changed while it was read is read again."""
+        return [x for kind, content in self.listed(command, body) if (x := parse(kind, content)) is not None]
+
+    def listed(self, command: int, body: bytes) -> list[tuple[int, bytes]]:
+        """The kernel's whole list, as type and body of each message; one that others changed while it was read is read
+        again."""
         for _ in range(DUMPS_MAX):
-            found, whole = self._dump_once(command, body)
+            found, whole = self._listed_once(command, body)
             if whole:
                 break
         return found
 
-    def _dump_once(self, command: int, body: bytes) -> tuple[list[Placed | Link | Neighbour], bool]:
+    def _listed_once(self, command: int, body: bytes) -> tuple[list[tuple[int, bytes]], bool]:
         self._sequence += 1
         wanted = self._sequence
-        header = _HEADER.pack(_HEADER.size + len(body), command, NLM_F_REQUEST | NLM_F_DUMP, wanted, 0)
+        header = HEADER.pack(HEADER.size + len(body), command, NLM_F_REQUEST | NLM_F_DUMP, wanted, 0)
         self._socket.send(header + body)
-        found: list[Placed | Link | Neighbour] = []
+        found: list[tuple[int, bytes]] = []
         whole = True
         while True:
             datagram = self._socket.recv(RECEIVE_BYTES)
@@ -283,9 +290,7 @@ class Rtnl:
                 if kind == NLMSG_ERROR and len(content) >= 4:
                     code = -struct.unpack_from("=i", content)[0]
                     raise NetlinkError(code, os.strerror(code))
-                entry = parse(kind, content)
-                if entry is not None:
-                    found.append(entry)
+                found.append((kind, content))
 
     def close(self) -> None:
         """Close the socket."""

@@ -102,13 +102,13 @@ class Surroundings:
     def waits_for(self, address: Address) -> bool:
         """Whether the interface of an address was deleted a moment ago, and may come back."""
         if address.interface:
-            return self._interfaces.get(address.interface, address.interface) in self.gone
+            return self.name_of(address.interface) in self.gone
         return bool(self.gone) and self.locate(address) is None
 
     def locate(self, address: Address) -> Link | None:
         """The interface for an address: by its name (mapped, if the node maps it), or the one whose subnet holds it."""
         if address.interface:
-            name = self._interfaces.get(address.interface, address.interface)
+            name = self.name_of(address.interface)
             return next((link for link in self.links.values() if link.name == name), None)
         ip = packed(address.ip)
         best: tuple[int, Link] | None = None
@@ -119,6 +119,15 @@ class Surroundings:
             if network_of(ip, a.prefix) == network_of(a.ip, a.prefix) and (best is None or a.prefix > best[0]):
                 best = (a.prefix, link)
         return best[1] if best is not None else None
+
+    def name_of(self, interface: str) -> str:
+        """This host's name for an interface of the config."""
+        return self._interfaces.get(interface, interface)
+
+    def networks_on(self, index: int) -> frozenset[Network]:
+        """The subnets of the host's own addresses on an interface."""
+        own = (a for a in self.foreign if a.index == index and a.prefix < len(a.ip) * 8)
+        return frozenset(network_of(a.ip, a.prefix) for a in own)
 
     def source_for(self, target: bytes, link: Link) -> bytes | None:
         """An own address on an interface to ask for another as: IPv4 best of its subnet, IPv6 best link-local."""

@@ -1,0 +1,258 @@
+"""Routes and policy rules of VIPs: there while the VIP is, and never before its addresses (linux/rtnetlink.h, fib_rules.h).
+
+They carry our tag as their protocol, so that what a former run left behind is found. A job is a whole truth; a thread of its
+own carries it out, since the kernel's lock may be held by others for long, and addresses must not wait for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ...core.model import VipKey
+from ...routing import SCOPES, TYPES, Net, Route, Rule
+from .rtnl import (
+    HEADER,
+    NLM_F_CREATE_EXCL,
+    NLM_F_REQUEST,
+    OURS,
+    SOL_NETLINK,
+    Rtnl,
+    attribute,
+    attributes,
+)
+
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
+RTAX_MTU, RTNH_F_ONLINK = 2, 4
+FRA_DST, FRA_SRC, FRA_IIFNAME, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE = 1, 2, 3, 6, 10, 15
+FRA_FWMASK, FRA_OIFNAME, FRA_PROTOCOL = 16, 17, 21
+FIB_RULE_INVERT = 2
+NETLINK_GET_STRICT_CHK = 12
+"""Linux ≥ 4.20: a list is filtered by the kernel; a router may have a million routes."""
+GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
+
+_ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_RULE = struct.Struct("=BBBBBxxBI")  # family, dst_len, src_len, tos, table, action, flags
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A route or rule as the kernel is told it. Two VIPs may have the same one."""
+
+    kind: int  # RTM_NEWROUTE or RTM_NEWRULE
+    body: bytes
+
+
+def _u32(number: int) -> bytes:
+    return struct.pack("=I", number)
+
+
+def _family(ip: bytes) -> int:
+    return socket.AF_INET if len(ip) == 4 else socket.AF_INET6
+
+
+def route_entry(route: Route, index: int | None) -> Entry:
+    """A route; `index` is that of its interface, None if it names none."""
+    scope = route.scope
+    if scope is None and route.kind == TYPES["local"]:
+        scope = SCOPES["host"]
+    elif scope is None:
+        scope = SCOPES["link"] if index is not None and route.via is None else SCOPES["global"]
+    flags = RTNH_F_ONLINK if route.onlink else 0
+    table = min(route.table, 252) if route.table > 255 else route.table  # RT_TABLE_COMPAT
+    body = _ROUTE.pack(_family(route.to.ip), route.to.prefix, 0, 0, table, OURS, scope, route.kind, flags)
+    if route.to.prefix:
+        body += attribute(RTA_DST, route.to.ip)
+    for kind, content in ((RTA_GATEWAY, route.via), (RTA_PREFSRC, route.src)):
+        if content is not None:
+            body += attribute(kind, content)
+    for kind, number in ((RTA_OIF, index), (RTA_PRIORITY, route.metric), (RTA_TABLE, route.table)):
+        if number is not None:
+            body += attribute(kind, _u32(number))
+    if route.mtu is not None:
+        body += attribute(RTA_METRICS, attribute(RTAX_MTU, _u32(route.mtu)))
+    return Entry(RTM_NEWROUTE, body)
+
+
+def rule_entry(rule: Rule, device: Callable[[str], str]) -> Entry:
+    """A policy rule; `device` maps the names of interfaces."""
+    to, source = rule.to or Net(b"", 0), rule.from_ or Net(b"", 0)
+    family = socket.AF_INET6 if rule.v6 else socket.AF_INET
+    flags = FIB_RULE_INVERT if rule.negated else 0
+    body = _RULE.pack(family, to.prefix, source.prefix, 0, rule.table if rule.table < 256 else 0, rule.action, flags)
+    for kind, net in ((FRA_DST, to), (FRA_SRC, source)):
+        if net.prefix:
+            body += attribute(kind, net.ip)
+    for kind, name in ((FRA_IIFNAME, rule.iif), (FRA_OIFNAME, rule.oif)):
+        if name is not None:
+            body += attribute(kind, device(name).encode() + b"\0")
+    mark, mask = rule.mark if rule.mark is not None else (None, None)
+    for kind, number in (
+        (FRA_PRIORITY, rule.priority),
+        (FRA_FWMARK, mark),
+        (FRA_FWMASK, mask),
+        (FRA_TABLE, rule.table or None),
+    ):
+        if number is not None:
+            body += attribute(kind, _u32(number))
+    return Entry(RTM_NEWRULE, body + attribute(FRA_PROTOCOL, bytes((OURS,))))
+
+
+def same(wanted: Entry, found: Entry) -> bool:
+    """Whether what the kernel lists is what was asked for: it says more than it was told."""
+    if wanted.kind != found.kind:
+        return False
+    layout = _ROUTE if wanted.kind == RTM_NEWROUTE else _RULE
+    mine, theirs = layout.unpack_from(wanted.body), layout.unpack_from(found.body)
+    if layout is _ROUTE:
+        alike = (mine[0], mine[1], mine[7]) == (theirs[0], theirs[1], theirs[7])
+    else:
+        alike = mine[:3] == theirs[:3] and mine[5] == theirs[5] and not (mine[6] ^ theirs[6]) & FIB_RULE_INVERT
+    said = attributes(found.body[layout.size :])
+    return alike and attributes(wanted.body[layout.size :]).items() <= said.items()
+
+
+class RoutingTables(Rtnl):
+    """Routes and rules with our tag, besides what Rtnl does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+
+    def ours(self) -> list[Entry]:
+        """All that carry our tag."""
+        found = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for command, asked in (
+                (RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, OURS, 0, 0, 0)),
+                (RTM_GETRULE, _RULE.pack(family, 0, 0, 0, 0, 0, 0)),
+            ):
+                found += [Entry(kind, body) for kind, body in self.listed(command, asked) if _is_ours(kind, body)]
+        return found
+
+    def put(self, entries: Iterable[Entry]) -> dict[Entry, int]:
+        """Add, routes first; returns the errno of each that was refused (EEXIST: there is such a one)."""
+        ordered = sorted(entries, key=lambda e: e.kind)
+        return self.batches(ordered, lambda n, e, ack: _message(e.kind, n, e.body, NLM_F_CREATE_EXCL | ack))
+
+    def take(self, entries: Iterable[Entry]) -> dict[Entry, int]:
+        """Remove, rules first; what is gone already is no error."""
+        ordered = sorted(entries, key=lambda e: -e.kind)
+        refused = self.batches(ordered, lambda n, e, ack: _message(e.kind + 1, n, e.body, ack))
+        return {e: code for e, code in refused.items() if code not in GONE}
+
+
+def _message(command: int, sequence: int, body: bytes, flags: int) -> bytes:
+    return HEADER.pack(HEADER.size + len(body), command, NLM_F_REQUEST | flags, sequence, 0) + body
+
+
+def _is_ours(kind: int, body: bytes) -> bool:
+    if kind == RTM_NEWROUTE:
+        return len(body) >= _ROUTE.size and _ROUTE.unpack_from(body)[5] == OURS
+    return kind == RTM_NEWRULE and attributes(body[_RULE.size :]).get(FRA_PROTOCOL, b"") == bytes((OURS,))
+
+
+class Routing:
+    """The routes and rules of the VIPs that are held. `index` and `device` find an interface by the config's name for it.
+    All calls on the loop's thread; `failed` is called on the worker's, with what was refused and why."""
+
+    def __init__(
+        self,
+        by_vip: Mapping[VipKey, tuple[Route | Rule, ...]],
+        index: Callable[[str], int | None],
+        device: Callable[[str], str],
+        failed: Callable[[str, str], None],
+    ) -> None:
+        self._by_vip = by_vip
+        self._index = index
+        self._device = device
+        self._failed = failed
+        self._tables: RoutingTables | None = None
+        self._thread = ThreadPoolExecutor(1, "routes")
+        self._wanted: dict[Entry, str] = {}
+        self._there: dict[Entry, None] | None = None  # None: it was not looked yet
+        self._homeless: dict[str, str] = {}
+        self._said: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Open the socket."""
+        self._tables = RoutingTables()
+
+    def shrink(self, held: Iterable[VipKey]) -> None:
+        """Only these VIPs stay: what belongs to others goes now."""
+        wanted = self._of(held)
+        if self._wanted.keys() - wanted.keys():
+            self._put({e: text for e, text in wanted.items() if e in self._wanted})
+
+    def hold(self, held: Iterable[VipKey]) -> None:
+        """The addresses of exactly these VIPs are there, and announced."""
+        self._put(self._of(held))
+
+    def _put(self, wanted: dict[Entry, str]) -> None:
+        if self._tables is not None and (wanted or self._wanted or self._there is None):
+            self._wanted = wanted
+            self._thread.submit(self._work)
+
+    def _of(self, held: Iterable[VipKey]) -> dict[Entry, str]:
+        found: dict[Entry, str] = {}
+        homeless: dict[str, str] = {}
+        for key in held:
+            for item in self._by_vip.get(key, ()):
+                if isinstance(item, Rule):
+                    found[rule_entry(item, self._device)] = item.text
+                    continue
+                index = self._index(item.dev) if item.dev is not None else None
+                if item.dev is not None and index is None:
+                    homeless[item.text] = f"there is no interface {self._device(item.dev)}"
+                else:
+                    found[route_entry(item, index)] = item.text
+        self._homeless = homeless
+        return found
+
+    def _work(self) -> None:
+        """On the thread: make it so."""
+        assert self._tables is not None
+        wanted = self._wanted  # the latest
+        try:
+            if self._there is None:
+                left = self._tables.ours()
+                self._there = {e: None for e in wanted if any(same(e, found) for found in left)}
+                self._tables.take(found for found in left if not any(same(e, found) for e in wanted))
+            self._tables.take(e for e in self._there if e not in wanted)
+            # all routes: an address or an interface that went took some along; a rule stays, and would be there twice
+            refused = self._tables.put(e for e in wanted if e.kind == RTM_NEWROUTE or e not in self._there)
+        except OSError as wrong:
+            self._say({"the routes of this host": wrong.strerror or str(wrong)})
+            return
+        refused = {e: code for e, code in refused.items() if code != errno.EEXIST or e not in self._there}
+        self._there = {e: None for e in wanted if e not in refused}
+        self._say({wanted[e]: _why(code) for e, code in refused.items()})
+
+    def _say(self, refused: dict[str, str]) -> None:
+        refused |= self._homeless
+        for text, why in refused.items():
+            if self._said.get(text) != why:
+                self._failed(text, why)
+        self._said = refused
+
+    def warnings(self) -> list[str]:
+        """What an operator should know now."""
+        return [f"{text} is not in the kernel: {why}" for text, why in self._said.items()]
+
+    def close(self) -> None:
+        """Remove everything and end; waits for the thread."""
+        if self._tables is not None:
+            self._put({})
+            self._thread.shutdown()
+            self._tables.close()
+
+
+def _why(code: int) -> str:
+    return "somebody else has made such a one" if code == errno.EEXIST else os.strerror(code)
