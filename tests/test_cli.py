@@ -100,7 +100,7 @@ def test_run_as_nobody_in_particular(good: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["status"], ["events"], ["move", "v", "a"], ["drain"], ["resume", "a"], ["balance"], ["leave"]],
+    [["status"], ["why", "v"], ["events"], ["move", "v", "a"], ["drain"], ["resume", "a"], ["balance"], ["leave"]],
     ids=" ".join,
 )
 def test_without_a_daemon_every_verb_says_so_and_exits_with_1(arguments: list[str]) -> None:

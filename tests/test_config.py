@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wackamole.config import ConfigError, find_self, load, parse, settings_for
-from wackamole.core.model import Count
+from wackamole.core.model import By, Count, Shares
 
+BY_LOAD = '[balance]\nby = "load"\n[load]\n'
 GOOD = """\
 [cluster]
 name = "web"
@@ -61,6 +63,27 @@ def test_the_smallest_config_has_the_documented_defaults() -> None:
     assert str(config.vips[0].vip.addresses[0]) == "192.0.2.10/32"
 
 
+def test_what_shares_follow_is_part_of_the_meaning_and_how_a_host_measures_is_not() -> None:
+    plain, load = parse(GOOD), parse(GOOD + BY_LOAD)
+    assert plain.load is None
+    assert settings_for(plain, plain.nodes[0]).shares == Shares()
+    assert load.load is not None
+    assert (load.load.command, load.load.interval_ms, load.load.smoothing_ms, load.load.hysteresis) == (
+        (),
+        10_000,
+        60_000,
+        15,
+    )
+    assert parse(GOOD + '[balance]\nby = "weight"').digest == plain.digest
+    assert plain.digest != load.digest == parse(GOOD + BY_LOAD + 'command = ["/bin/echo", "1"]').digest
+    assert load.digest != parse(GOOD + BY_LOAD + 'smoothing = "5m"').digest
+
+
+def test_the_version_of_an_entry_points_distribution_is_part_of_the_meaning() -> None:
+    balance = parse(GOOD + '[balance]\nby = "msgspec.msgpack:shares"').balance
+    assert (balance.by, balance.entry_version) == (By.ENTRY_POINT, f"msgspec {version('msgspec')}")
+
+
 def test_every_problem_is_told_at_once_each_with_its_line() -> None:
     text = GOOD.replace('"192.0.2.10/32"', '"10.0.0.300/24"').replace('"10.0.0.12"', '"10.0.0.11"')
     text += '\n[[vip]]\nname = "web-1"\naddress = "192.0.2.11"\nprefer = ["c"]\n\n[engine]\ndetection = "5"\n'
@@ -95,6 +118,18 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
         ('[balance]\nmoves_per_round = "some"', "balance.moves_per_round", '"all" or a whole number'),
         ("[balance]\nmoves_per_round = -1", "balance.moves_per_round", '"all" or a whole number'),
         ('[balance]\ncount = "all"', "balance.count", '"vips", "addresses"'),
+        ('[balance]\nby = "luck"', "balance.by", '"count", "weight", "load", or "module:function"'),
+        ('[balance]\nby = "no_such_module_here:shares"', "balance.by", "no installed distribution"),
+        ('[load]\ninterval = "5s"', "load", 'only for by = "load"'),
+        (BY_LOAD + 'source = "disk"', "load.source", '"loadavg", "command"'),
+        (BY_LOAD + 'source = "command"', "load", "a `command` exactly if"),
+        (BY_LOAD + 'source = "loadavg"\ncommand = ["/bin/true"]', "load", "a `command` exactly if"),
+        (BY_LOAD + 'command = ["true"]', "load.command", "absolute path"),
+        (BY_LOAD + 'command = "/bin/true"', "load.command", "list of texts"),
+        (BY_LOAD + 'command = ["/bin/true", "a\\u0000b"]', "load.command", "NUL"),
+        (BY_LOAD + 'interval = "10ms"', "load.interval", "from 1s to 1h"),
+        (BY_LOAD + 'interval = "2s"\ntimeout = "3s"', "load.timeout", "longer than `interval`"),
+        (BY_LOAD + "hysteresis = 1", "load.hysteresis", "from 5 to 100"),
         ('[control]\nsocket = "here"', "control.socket", "absolute"),
         (f'[control]\nsocket = "/{"x" * 120}"', "control.socket", "100 bytes"),
         ('[[node]]\nname = "c d"\naddress = "10.0.0.13"', "node[3].name", "is no name"),

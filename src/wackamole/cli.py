@@ -196,6 +196,25 @@ def status(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def why(
+    vip: Annotated[str, typer.Argument(help="The VIP: its name or an address.")],
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain a VIP's place step by step: who may hold it, who is chosen, and why it stays or moves."""
+    from .client import ask
+
+    with _answered():
+        found = ask(socket, "why", {"vip": vip})
+    if as_json:
+        _print_json(found)
+        return
+    from .render import print_why
+
+    print_why(found)
+
+
+@app.command()
 def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
     since: Annotated[

@@ -20,7 +20,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__
-from .core.model import ADDRESSES_MAX, NODES_MAX, VIPS_MAX, Address, Count, Partition, Settings, Takeover, Vip
+from .core.model import (
+    ADDRESSES_MAX,
+    NODES_MAX,
+    VIPS_MAX,
+    Address,
+    By,
+    Count,
+    Partition,
+    Settings,
+    ShareRule,
+    Shares,
+    Takeover,
+    Vip,
+)
 from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
 from .engine.spread.address import SpreadAddress, spread_address
 from .engine.spread.membership import SESSION, SESSION_DEFAULT
@@ -42,6 +55,7 @@ LIFETIME_LATE_MS = 1000
 """The kernel removes an address up to half a second after its lifetime's end (measured: 5 to 460 ms)."""
 WITHDRAW_AFTER_MAX = 10
 """Claims are counted over ten seconds, at most one of each second."""
+COMMAND_CHARACTERS_MAX = 4096
 MARK_DEFAULT = 0x10000000
 HOSTS_MAX = 256
 """Hosts and networks that are told of VIPs: of `[notify]`, and of all VIPs together."""
@@ -139,12 +153,28 @@ class FenceConfig:
 
 @dataclass(frozen=True, slots=True)
 class BalanceConfig:
-    """`[balance]`; `moves_per_round` None: all."""
+    """`[balance]`; `moves_per_round` None: all. `entry_point` and the version of its distribution: with By.ENTRY_POINT."""
 
     interval_ms: int
     moves_per_round: int | None
     settle_ms: int
     count: Count
+    by: By
+    entry_point: str = ""
+    entry_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadConfig:
+    """`[load]`; `command` empty: the load average for each CPU. `hysteresis` in percent."""
+
+    command: tuple[str, ...]
+    interval_ms: int
+    timeout_ms: int
+    keep_ms: int
+    smoothing_ms: int
+    hysteresis: int
+    moves_per_round: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +256,7 @@ class Config:
     engine: EngineConfig
     fence: FenceConfig
     balance: BalanceConfig
+    load: LoadConfig | None  # None: nothing is measured
     control: ControlConfig
     notify: NotifyConfig
     nodes: tuple[NodeConfig, ...]
@@ -347,13 +378,14 @@ class _Reader:
         self.keys(
             document,
             "",
-            ("cluster", "engine", "fence", "balance", "control", "notify", "neighbours", "node", "vip", "hook"),
+            ("cluster", "engine", "fence", "balance", "load", "control", "notify", "neighbours", "node", "vip", "hook"),
         )
         cluster = self.cluster(self.table(document, "cluster"))
         if isinstance(document.get("fence"), str):  # `fence = "off"` is short for the table with that mode
             document = {**document, "fence": {"mode": document["fence"]}}
         engine, fence = self.timings(self.table(document, "engine"), self.table(document, "fence"), cluster)
         balance = self.balance(self.table(document, "balance"))
+        load = self.load(self.table(document, "load"), balance.by, "load" in document)
         control = self.control(self.table(document, "control"))
         notify = self.notify(self.table(document, "notify"), self.table(document, "neighbours"))
         nodes = self.nodes(self.entries(document, "node", NODES_MAX))
@@ -367,11 +399,12 @@ class _Reader:
             engine,
             fence,
             balance,
+            load,
             control,
             notify,
             nodes,
             vips,
-            _digest(cluster, engine, fence, balance, nodes, vips),
+            _digest(cluster, engine, fence, balance, load, nodes, vips),
             hooks=hooks,
         )
 
@@ -594,7 +627,7 @@ class _Reader:
         return MARK_DEFAULT
 
     def balance(self, table: dict[str, Any]) -> BalanceConfig:
-        self.keys(table, "balance", ("interval", "moves_per_round", "settle", "count"))
+        self.keys(table, "balance", ("interval", "moves_per_round", "settle", "count", "by"))
         moves: int | None = None
         if table.get("moves_per_round", "all") != "all":
             found = table["moves_per_round"]
@@ -607,6 +640,61 @@ class _Reader:
             moves,
             self.duration(table, "balance", "settle", 10_000, 0, 86_400_000),
             Count(self.choice(table, "balance", "count", "vips", tuple(c.value for c in Count))),
+            *self.by(table),
+        )
+
+    def by(self, table: dict[str, Any]) -> tuple[By, str, str]:
+        """What shares follow; an entry point, and the version of the distribution that has it."""
+        words = {by.value: by for by in (By.COUNT, By.WEIGHT, By.LOAD)}
+        found = table.get("by", By.WEIGHT.value)
+        if isinstance(found, str) and found in words:
+            return words[found], "", ""
+        if not isinstance(found, str) or not _ENTRY_POINT.match(found):
+            options = ", ".join(f'"{word}"' for word in words)
+            self.wrong("balance.by", f'must be one of {options}, or "module:function", not {_shown(found)}')
+            return By.WEIGHT, "", ""
+        version = _version_of(found)
+        if version is None:
+            module = found.partition(":")[0].partition(".")[0]
+            self.wrong(
+                "balance.by",
+                f"no installed distribution has the module {module}; members could not compare its version",
+            )
+        return By.ENTRY_POINT, found, version or ""
+
+    def load(self, table: dict[str, Any], by: By, given: bool) -> LoadConfig | None:
+        """How loads are measured; only where shares follow them."""
+        self.keys(
+            table,
+            "load",
+            ("source", "command", "interval", "timeout", "keep", "smoothing", "hysteresis", "moves_per_round"),
+        )
+        if by not in (By.LOAD, By.ENTRY_POINT):
+            if given:
+                self.wrong("load", 'is only for by = "load" or an entry point under [balance]')
+            return None
+        if by is By.ENTRY_POINT and not given:
+            return None
+        command = self.texts(table, "load", "command")
+        source = self.choice(table, "load", "source", "command" if command else "loadavg", ("loadavg", "command"))
+        if (source == "command") != bool(command):
+            self.wrong("load", 'needs a `command` exactly if source = "command"')
+        elif command and not command[0].startswith("/"):
+            self.wrong("load.command", f"{_shown(command[0])} must be an absolute path")
+        elif any("\0" in word for word in command) or sum(map(len, command)) > COMMAND_CHARACTERS_MAX:
+            self.wrong("load.command", f"has a NUL, or more than {COMMAND_CHARACTERS_MAX} characters")
+        interval = self.duration(table, "load", "interval", 10_000, 1000, 3_600_000)
+        timeout = self.duration(table, "load", "timeout", min(5000, interval), 100, 60_000)
+        if timeout > interval:
+            self.wrong("load.timeout", f"is longer than `interval` ({_spoken(interval)})")
+        return LoadConfig(
+            command,
+            interval,
+            timeout,
+            self.duration(table, "load", "keep", 6 * interval, 1000, 86_400_000),
+            self.duration(table, "load", "smoothing", 60_000, 1000, 3_600_000),
+            self.number(table, "load", "hysteresis", 15, 5, 100),
+            self.number(table, "load", "moves_per_round", 1, 0, VIPS_MAX),
         )
 
     def control(self, table: dict[str, Any]) -> ControlConfig:
@@ -977,6 +1065,15 @@ def _cut(text: str) -> str:
     return text if len(text) < 60 else text[:57] + "…"
 
 
+def _version_of(entry_point: str) -> str | None:
+    """Name and version of the distribution that has this function; None if none is installed."""
+    from importlib import metadata  # slow, and hardly ever needed
+
+    module = entry_point.partition(":")[0].partition(".")[0]
+    names = metadata.packages_distributions().get(module)
+    return f"{min(names)} {metadata.version(min(names))}" if names else None
+
+
 def _spoken(ms: int) -> str:
     for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
         if ms >= size and ms % size == 0:
@@ -989,6 +1086,7 @@ def _digest(
     engine: EngineConfig,
     fence: FenceConfig,
     balance: BalanceConfig,
+    load: LoadConfig | None,
     nodes: tuple[NodeConfig, ...],
     vips: tuple[VipConfig, ...],
 ) -> str:
@@ -1001,6 +1099,10 @@ def _digest(
         sorted([n.name, n.id, list(n.addresses), n.weight, n.votes] for n in nodes),
         sorted([str(v.vip.key), list(v.prefer)] for v in vips),
     ]
+    if balance.by is not By.WEIGHT:  # else as it was before there was a choice
+        meaning.append([balance.by.value, balance.entry_point, balance.entry_version])
+    if load is not None:
+        meaning.append([load.smoothing_ms, load.hysteresis, load.moves_per_round])
     return hashlib.blake2b(json.dumps(meaning).encode(), digest_size=8).hexdigest()
 
 
@@ -1049,8 +1151,15 @@ def _is_local(address: str) -> bool:
     return True
 
 
-def settings_for(config: Config, node: NodeConfig) -> Settings:
-    """What the core of one node needs."""
+def _shares(config: Config, rule: ShareRule | None) -> Shares:
+    load = config.load
+    if load is None:
+        return Shares(config.balance.by, rule)
+    return Shares(config.balance.by, rule, load.hysteresis, load.smoothing_ms, load.moves_per_round)
+
+
+def settings_for(config: Config, node: NodeConfig, rule: ShareRule | None = None) -> Settings:
+    """What the core of one node needs. `rule`: the function of the entry point, if shares follow one."""
     return Settings(
         node=node.name,
         nodes=tuple(sorted(n.name for n in config.nodes)),
@@ -1071,5 +1180,6 @@ def settings_for(config: Config, node: NodeConfig) -> Settings:
         balance_interval_ms=config.balance.interval_ms,
         moves_per_round=config.balance.moves_per_round,
         settle_ms=config.balance.settle_ms,
+        shares=_shares(config, rule),
         version=__version__,
     )

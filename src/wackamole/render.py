@@ -124,6 +124,61 @@ def _vips(status: Mapping[str, Any]) -> Table:
     return table
 
 
+def print_why(found: Mapping[str, Any], to: Console | None = None) -> None:
+    """The whole answer of `why`."""
+    out = to or console()
+    since = f", for {ago(time.time() - found['since'])}" if found["since"] else ""
+    out.print(
+        Text.assemble(
+            (found["name"], "bold"),
+            f" ({' '.join(found['addresses'])}) is held by ",
+            (found["holder"] or "nobody", "bold"),
+            f"{since}: {found['cause']}",
+        )
+    )
+    if found["target"] != found["holder"]:
+        out.print(f"It is on its way to {found['target'] or 'nobody'}.")
+    if found["releasing"]:
+        out.print(f"It is being let go of by {', '.join(found['releasing'])}.")
+    out.print(_sharers(found))
+    out.print(Text(f"If it were free now, it would go to {found['choice'] or 'nobody'}:", ""))
+    for number, step in enumerate(found["steps"], 1):
+        scores = ", ".join(f"{name} {score}" for name, score in step["scores"].items())
+        out.print(Text(f"  {number}. {step['scorer']}: {scores} → {', '.join(step['left'])}"))
+    if len([m for m in found["members"] if m["candidate"]]) == 1:
+        out.print("  it is the only one that may")
+    if not found["mature"]:
+        out.print("Nothing is given out yet: the cluster has not matured.")
+    out.print(Text(_what_balance_says(found["balance"])))
+    for name, reason in found["balance"]["refused"].items():
+        out.print(Text(f"  {name}: {reason}"))
+
+
+def _sharers(found: Mapping[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("NODE", found["count"].upper(), "OF", "WEIGHT", "LOAD", "MAY HOLD IT"):
+        table.add_column(column, justify="left" if column in ("NODE", "MAY HOLD IT") else "right")
+    for member in found["members"]:
+        load = "-" if member["load"] is None else f"{member['load']:.2f}"
+        no = member["why_not"]
+        may = Text(no or "yes", "green" if no is None else "yellow" if member["candidate"] else "red")
+        if member["name"] in found["prefer"]:
+            may.append(f", preferred ({found['prefer'].index(member['name']) + 1})", "dim")
+        numbers = (str(member[x]) for x in ("held", "quota", "weight"))
+        table.add_row(member["name"], *numbers, load, may)
+    return table
+
+
+def _what_balance_says(balance: Mapping[str, Any]) -> str:
+    if balance["off"]:
+        return "Balance is off."
+    if balance["moves_to"] is not None:
+        return (
+            f"Balance moves it to {balance['moves_to']}, in {'the next' if balance['next_round'] else 'a later'} round."
+        )
+    return f"Balance leaves it there: {balance['stays'] or 'nobody takes it, as'}"
+
+
 def print_lab_status(found: Mapping[str, Any]) -> None:
     """One line per node and VIP: what each daemon says, and what each kernel has."""
     out = console()

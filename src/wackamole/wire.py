@@ -32,6 +32,7 @@ from .core.model import (
     ViewId,
     Vip,
 )
+from .core.shares import LOAD_MAX
 from .engine.contract import PAYLOAD_BYTES_MAX, SEAL_BYTES_MAX
 
 VERSION = 1
@@ -218,6 +219,7 @@ def _check_report(report: Report) -> None:
     _check_keys(*report.known, *(key for key, _ in report.ineligible))
     _check_number("weight", report.weight, 0, WEIGHT_MAX)
     _check_number("lease", report.lease_ms, 0, LEASE_MS_MAX)
+    _check_number("load", report.load or 0, 0, LOAD_MAX)
     _check_number("restart", report.restart_ms, 0, RESTART_MS_MAX)
     _check_number("component", report.component, 0, MEMBERS_MAX)
     _check_count("version of placement", report.placement_version)

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wackamole.core.electorate import quorate
-from wackamole.core.model import Address, Count, NodeId, NotEligible, Partition, Report, Row, Vip, VipKey
-from wackamole.core.placement import Placement, balance, fill, refuge
+from wackamole.core.model import (
+    Address,
+    By,
+    Count,
+    NodeId,
+    NotEligible,
+    Partition,
+    Report,
+    Row,
+    Shares,
+    Vip,
+    VipKey,
+)
+from wackamole.core.placement import Balance, Placement, balance, fill, refuge
+from wackamole.core.shares import BUSY, CALM, FACTOR_MAX, FACTOR_MIN, Load, measured
 
 HARD = [why for why in NotEligible if why.forbids]
 
@@ -61,7 +74,7 @@ def anew(facts: Placement, to: dict[VipKey, NodeId] | None = None) -> Placement:
     """The same facts, with these holders."""
     new = to or {}
     rows = [replace(r, holder=new.get(k, r.holder), target=new.get(k, r.target)) for k, r in facts.rows.items()]
-    return Placement(rows, facts.reports.values(), (), facts.prefer, facts.count)
+    return Placement(rows, facts.reports.values(), (), facts.prefer, facts.count, facts.by)
 
 
 def filled(facts: Placement) -> Placement:
@@ -126,7 +139,7 @@ def above_their_shares(facts: Placement) -> dict[NodeId, int]:
     """How far members are from their exact proportions, in what VIPs count times the weight of all."""
     weights = {r.node: r.weight for r in facts.sharing()}
     weight, total = sum(weights.values()), sum(facts.quotas().values())
-    return {n: load * weight - total * weights.get(n, 0) for n, load in facts.loads.items()}
+    return {n: held * weight - total * weights.get(n, 0) for n, held in facts.held.items()}
 
 
 @given(clusters(counts=(Count.ADDRESSES,)), st.integers(1, 3))
@@ -157,7 +170,7 @@ def fewest_moves(facts: Placement) -> int:
         share = facts.reports[nodes[i]].weight
         for count in range(left + 1):
             if abs(count * weight - total * share) < weight:
-                go(i + 1, left - count, cost + max(0, facts.loads[nodes[i]] - count))
+                go(i + 1, left - count, cost + max(0, facts.held[nodes[i]] - count))
 
     go(0, total, 0)
     return best[0]
@@ -231,3 +244,222 @@ def test_a_majority_counts_every_node_list_that_a_member_has() -> None:
     assert quorate([one, two])
     assert not quorate([one, replace(two, nodes=("a", "b", "c", "d"))])
     assert quorate([replace(one, partition=Partition.COVER)])
+
+
+# -- shares that follow the load -----------------------------------------------------------------------------------------
+
+BY_LOAD = Shares(By.LOAD)
+
+
+@st.composite
+def loaded(draw: st.DrawFn) -> Placement:
+    """A cluster whose members announce loads, or none."""
+    plain = draw(clusters())
+    loads = st.one_of(st.none(), st.integers(0, 400))
+    reports = [replace(r, load=draw(loads)) for r in plain.reports.values()]
+    return Placement(plain.rows.values(), reports, (), {}, plain.count, BY_LOAD)
+
+
+@given(loaded(), st.randoms())
+def test_with_loads_too_the_outcome_does_not_depend_on_the_order_of_the_input(facts: Placement, random: object) -> None:
+    rows, reports = list(facts.rows.values()), list(facts.reports.values())
+    random.shuffle(rows)  # type: ignore[attr-defined]
+    random.shuffle(reports)  # type: ignore[attr-defined]
+    shuffled = Placement(rows, reports, (), {}, facts.count, BY_LOAD)
+    assert fill(shuffled) == fill(anew(facts))
+    shuffled = Placement(rows, reports, (), {}, facts.count, BY_LOAD)
+    assert balance(shuffled, for_load=3) == balance(anew(facts), for_load=3)
+
+
+@given(loaded())
+def test_with_loads_too_all_is_covered_and_goes_only_where_it_may(facts: Placement) -> None:
+    given = dict(fill(facts))
+    for key, row in facts.rows.items():
+        able = [n for n in facts.reports if not facts.forbidden(n, key)]
+        assert (row.holder is not None or key in given) == bool(able)
+        assert key not in given or given[key] in able
+    for key, node in balance(anew(facts), for_load=9):
+        assert facts.why_not(node, key) is None
+
+
+@given(clusters(ineligible=False, holders=False), st.lists(st.integers(0, 400), min_size=5, max_size=5))
+def test_a_fresh_fill_gives_shares_within_one_of_the_weights_and_loads(plain: Placement, loads: list[int]) -> None:
+    reports = [replace(r, load=loads[n - 1]) for n, r in plain.reports.items()]
+    facts = Placement(plain.rows.values(), reports, (), {}, plain.count, BY_LOAD)
+    shares = facts.shares()
+    for _, node in fill(facts):
+        assert shares[node] > 0
+    whole = sum(shares.values())
+    total, largest = sum(map(facts.size, facts.rows)), max(map(facts.size, facts.rows), default=1)
+    for node, share in shares.items():
+        assert abs(facts.held[node] * whole - total * share) < largest * whole
+
+
+def test_who_has_twice_the_mean_load_gets_half_the_share_and_a_calm_cluster_shares_by_weight() -> None:
+    def shares(*loads: int | None) -> list[int]:
+        return list(
+            Placement([], [report(i, [], load=x) for i, x in enumerate(loads, 1)], shares=BY_LOAD).shares().values()
+        )
+
+    assert shares(400, 100, 100) == [50, 200, 200]
+    assert shares(200, None, 200) == [100, 100, 100]
+    assert shares(BUSY, 0, None) == [100, 100, 100]
+    assert shares(100_000, 100, 100) == [FACTOR_MIN + 8, FACTOR_MAX, FACTOR_MAX]
+
+
+def test_by_count_weights_do_not_count_but_a_witness_holds_nothing() -> None:
+    vips = [vip(i) for i in range(4)]
+    reports = [report(1, vips, weight=9), report(2, vips, weight=1), report(3, vips, weight=0)]
+    facts = Placement([Row(v.key, v) for v in vips], reports, shares=Shares(By.COUNT))
+    assert sorted(node for _, node in fill(facts)) == [1, 1, 2, 2]
+
+
+@given(clusters(), st.integers(0, 5))
+def test_a_rule_that_cannot_tell_leaves_it_to_the_weights(facts: Placement, share: int) -> None:
+    by_weight = fill(facts)
+    for rule in (lambda _: None, lambda sharers: (0,) * len(sharers)):
+        rows, reports = facts.rows.values(), facts.reports.values()
+        other = Placement(rows, reports, (), {}, facts.count, Shares(By.ENTRY_POINT, rule))
+        assert {k for k, _ in fill(other)} == {k for k, _ in by_weight}
+    rule_less = Shares(By.ENTRY_POINT, lambda _: None)
+    alike = Placement(facts.rows.values(), facts.reports.values(), (), {}, facts.count, rule_less)
+    assert fill(alike) == by_weight
+
+
+class Loop:
+    """A cluster in which loads follow the VIPs, each of so many addresses: `own` load of each host, and what one address costs
+    it. Announced as a daemon would: smoothed, in steps, and late."""
+
+    def __init__(self, vips: list[int], own: list[int], costs: list[int], weights: list[int]) -> None:
+        self.own, self.costs = own, costs
+        known = [vip(i, addresses) for i, addresses in enumerate(vips)]
+        self.count = Count.ADDRESSES
+        self.reports = [report(i, known, weight=w) for i, w in enumerate(weights, 1)]
+        self.rows = list(
+            filled(Placement([Row(v.key, v) for v in known], self.reports, count=self.count)).rows.values()
+        )
+        self.loads = [Load() for _ in own]
+        self.now_ms = 0
+        self.changed_ms = 0
+
+    def round(self) -> list[tuple[VipKey, NodeId]]:
+        """Four seconds later: measure, announce, balance as the representative does."""
+        self.now_ms += 4000
+        held = Placement(self.rows, self.reports, count=self.count).held
+        for i, (own, cost) in enumerate(zip(self.own, self.costs, strict=True)):
+            self.loads[i] = measured(self.loads[i], own + cost * held[NodeId(i + 1)], self.now_ms, BY_LOAD)
+            self.reports[i] = replace(self.reports[i], load=self.loads[i].announced)
+        for_load = 1 if self.now_ms - self.changed_ms >= BY_LOAD.pause_ms else 0
+        moves = balance(Placement(self.rows, self.reports, (), {}, self.count, BY_LOAD), for_load=for_load)
+        self.rows = list(moved(Placement(self.rows, self.reports), moves).rows.values())
+        if moves:
+            self.changed_ms = self.now_ms
+        return moves
+
+
+def hosts(least: int, most: int) -> st.SearchStrategy[tuple[list[int], list[int], list[int]]]:
+    """Their own loads, what a VIP costs them, their weights; often alike, as that is where naive loops swing."""
+    own = st.one_of(st.just(0), st.integers(0, 300))
+    costs = st.one_of(st.just(60), st.integers(1, 60))
+    return st.integers(least, most).flatmap(
+        lambda n: st.tuples(*(st.lists(of, min_size=n, max_size=n) for of in (own, costs, st.integers(1, 3))))
+    )
+
+
+routers = st.one_of(st.integers(1, 12).map(lambda n: [1] * n), st.lists(st.integers(1, 7), min_size=1, max_size=8))
+"""How many addresses each VIP has: all one, or what routers have."""
+
+
+def moves_until_rest(loop: Loop) -> list[tuple[NodeId, NodeId]]:
+    """From where to where, until three pauses long nothing has moved."""
+    made: list[tuple[NodeId, NodeId]] = []
+    quiet = 0
+    while quiet < 3 * (BY_LOAD.pause_ms // 4000 + 1):
+        holders = {row.key: row.holder for row in loop.rows}
+        moves = [(NodeId(holders[key] or 0), to) for key, to in loop.round()]
+        made, quiet = made + moves, 0 if moves else quiet + 1
+        assert len(made) <= 2 * len(loop.rows), "it swings"
+    return made
+
+
+@given(routers, hosts(2, 4))
+@example([2], ([0, 0], [60, 60], [1, 1]))
+@example([1] * 3, ([0, 0], [60, 60], [1, 1]))
+@settings(max_examples=60, deadline=None)
+def test_where_loads_follow_the_vips_balance_comes_to_rest(
+    vips: list[int], cluster: tuple[list[int], list[int], list[int]]
+) -> None:
+    moves_until_rest(Loop(vips, *cluster))
+
+
+@given(routers, hosts(2, 2))
+@example([3, 3], ([0, 0], [60, 1], [1, 1]))
+@example([1] * 12, ([0, 0], [20, 60], [1, 1]))
+@settings(max_examples=60, deadline=None)
+def test_of_two_hosts_one_relieves_the_other_and_nothing_goes_back(
+    vips: list[int], cluster: tuple[list[int], list[int], list[int]]
+) -> None:
+    assert len(set(moves_until_rest(Loop(vips, *cluster)))) <= 1
+
+
+@given(st.lists(st.integers(0, 400), min_size=2, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_with_constant_loads_balance_comes_to_rest(own: list[int]) -> None:
+    loop = Loop([1] * 8, own, [0] * len(own), [1] * len(own))
+    moves = sum(len(loop.round()) for _ in range(20 * (BY_LOAD.pause_ms // 4000 + 1)))
+    assert moves <= 8
+    assert [loop.round() for _ in range(BY_LOAD.pause_ms // 4000 + 1)] == [[]] * (BY_LOAD.pause_ms // 4000 + 1)
+
+
+def test_the_busy_one_is_relieved_one_vip_at_a_time_and_never_of_its_last() -> None:
+    loop = Loop([1] * 6, [300, 50], [0, 0], [1, 1])
+    rounds = [loop.round() for _ in range(20 * (BY_LOAD.pause_ms // 4000 + 1))]
+    assert {len(moves) for moves in rounds} == {0, 1}
+    held = Counter(row.holder for row in loop.rows)
+    assert held == {1: 1, 2: 5}
+
+
+def test_what_is_announced_changes_in_steps_and_an_unknown_load_at_once() -> None:
+    load = measured(Load(), 100, 0, BY_LOAD)
+    assert load.announced == 100
+    for second in range(1, 600):
+        load = measured(load, 114, 1000 * second, BY_LOAD)
+    assert load.announced == 100
+    for second in range(600, 1200):
+        load = measured(load, 140, 1000 * second, BY_LOAD)
+    assert load.announced is not None
+    assert 116 <= load.announced <= 140
+    assert measured(load, None, 1_200_000, BY_LOAD).announced is None
+
+
+@given(st.integers(0, 400), st.lists(st.integers(0, 400), max_size=200))
+def test_what_is_announced_is_never_further_from_the_smoothed_than_the_hysteresis(
+    first: int, figures: list[int]
+) -> None:
+    load = measured(Load(), first, 0, BY_LOAD)
+    for i, figure in enumerate(figures, 1):
+        load = measured(load, figure, 10_000 * i, BY_LOAD)
+        assert load.smoothed is not None
+        assert load.announced is not None
+        assert abs(load.smoothed / 1000 - load.announced) <= 0.15 * max(load.announced, CALM) + 0.5
+
+
+@given(loaded())
+def test_the_steps_that_explain_a_choice_are_those_that_make_it(facts: Placement) -> None:
+    quotas = facts.quotas()
+    for key in facts.rows:
+        steps = list(facts.steps(facts.candidates(key), key, quotas))
+        chosen = facts.choose(key, quotas)
+        if steps:
+            assert steps[-1].left == (chosen,)
+            assert {n for n, _ in steps[0].scores} == set(facts.candidates(key))
+        else:
+            assert chosen == next(iter(facts.candidates(key)), None)
+
+
+@given(loaded())
+def test_what_balance_does_not_move_it_has_a_reason_for(facts: Placement) -> None:
+    made = Balance(facts, for_load=1)
+    for key, row in facts.rows.items():
+        if key not in dict(made.moves) and made.fixed(row) is None and made.keeps(row) is None:
+            assert all(made.refuses(row, n) is not None for n in facts.reports)

@@ -145,7 +145,7 @@ def balance_forgets_somebody(patch: pytest.MonkeyPatch) -> None:
     """Nothing is ever balanced: safe, and unfair for ever."""
 
     def nothing(
-        placement: placement.Placement, onto: object = None, moves_max: int | None = None
+        placement: placement.Placement, onto: object = None, moves_max: int | None = None, for_load: int = 0
     ) -> list[tuple[str, NodeId]]:
         return []
 

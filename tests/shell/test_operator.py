@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from wackamole.config import find_self, parse
 from wackamole.core.events import TimePassed
 from wackamole.core.model import NodeId, NotEligible, Phase, View, ViewId
+from wackamole.core.placement import Stays
 from wackamole.engine.contract import Delivered, Joined, Listener, NewView
 from wackamole.shell.control import REQUEST_BYTES_MAX, Refused
 from wackamole.shell.daemon import Daemon, Kept
@@ -136,7 +137,7 @@ json_values = st.recursive(
 requests = st.fixed_dictionaries(
     {
         "verb": st.one_of(
-            st.sampled_from(("status", "events", "move", "drain", "resume", "balance")), st.text(max_size=9)
+            st.sampled_from(("status", "events", "why", "move", "drain", "resume", "balance")), st.text(max_size=9)
         )
     },
     optional=dict.fromkeys(("vips", "vip", "node", "force", "follow", "cluster", "since", "by", "x"), json_values),
@@ -165,6 +166,8 @@ def test_any_request_gets_an_answer_or_a_sentence(talk: Any, asks: list[dict[str
         ({"verb": "move", "vips": [], "node": "a"}, "at least one VIP"),
         ({"verb": "move", "vips": [["v1"]], "node": "a"}, "at least one VIP"),
         ({"verb": "move", "vips": ["v9"], "node": "a"}, "there is no VIP 'v9'"),
+        ({"verb": "why"}, "name the VIP"),
+        ({"verb": "why", "vip": "v9"}, "there is no VIP 'v9'"),
         ({"verb": "drain", "node": ["a"]}, "named by a text"),
         ({"verb": "drain"}, "--force"),
         ({"verb": "resume", "node": {}}, "named by a text"),
@@ -176,6 +179,18 @@ def test_what_is_wrong_is_said(talk: Any, request_: dict[str, Any], words: str) 
         answer = await asked(daemon, request_)
         assert isinstance(answer, str)
         assert words in answer
+
+    talk(conversation)
+
+
+def test_why_tells_the_only_member_from_the_rest(talk: Any) -> None:
+    async def conversation(daemon: Daemon) -> None:
+        answer = await asked(daemon, {"verb": "why", "vip": "192.0.2.1"})
+        assert isinstance(answer, list)
+        found = answer[0]["result"]
+        assert (found["name"], found["holder"], found["choice"], found["steps"]) == ("v1", "a", "a", [])
+        assert found["balance"]["stays"] == Stays.SHARE_KEPT.value
+        assert [(m["name"], m["held"], m["quota"], m["load"]) for m in found["members"]] == [("a", 3, 3, None)]
 
     talk(conversation)
 

@@ -10,6 +10,7 @@ from .effects import Announce, Effect, RenewLease
 from .electorate import quorate
 from .messages import Beat
 from .model import NodeId, Phase, Report, Table
+from .placement import Placement
 from .state import State
 
 
@@ -28,6 +29,18 @@ def witness_of(state: State, holder: NodeId) -> NodeId | None:
     return min(others, key=lambda n: (n < holder, n), default=None)
 
 
+def facts_of(state: State) -> Placement:
+    """What placement knows of the agreed table."""
+    return Placement(
+        state.table.rows,
+        state.table.reports,
+        (n for n, _ in state.table.evicted),
+        dict(state.settings.prefer),
+        state.settings.count,
+        state.settings.shares,
+    )
+
+
 def agreement(reports: Iterable[Report]) -> bool:
     """Whether all place by the same config and the same version of placement, so that each may compute alone (hazard 9)."""
     return len({(r.config_digest, r.placement_version) for r in reports}) <= 1
@@ -43,6 +56,8 @@ def digest_of(table: Table) -> str:
             f"{r.node}|{r.incarnation}|{r.name}|{r.mature}|{r.draining}|{r.leaving}|{r.restart_ms}|{r.weight}|".encode()
         )
         h.update(f"{r.config_digest}|{[(k, why.name) for k, why in r.ineligible]}|{r.electorates}\n".encode())
+        if r.load is not None:
+            h.update(f"{r.load}\n".encode())
     h.update(repr((table.evicted, table.lapsing)).encode())
     return h.hexdigest()
 

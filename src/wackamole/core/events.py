@@ -134,6 +134,13 @@ class BalanceRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadMeasured:
+    """This host's load, in hundredths; None: it cannot be told any more."""
+
+    load: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """A deadline was due; the time is `step`'s argument."""
 
@@ -156,5 +163,6 @@ Event = (
     | SegmentAsked
     | NoteRequested
     | BalanceRequested
+    | LoadMeasured
     | TimePassed
 )

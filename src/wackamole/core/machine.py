@@ -43,6 +43,7 @@ from .events import (
     FenceChanged,
     KernelConfirmed,
     LeaveRequested,
+    LoadMeasured,
     MessageDelivered,
     MoveRequested,
     NoteRequested,
@@ -60,6 +61,7 @@ from .messages import (
     Unstick,
 )
 from .model import Partition, Phase
+from .shares import measured
 from .state import State
 from .work import Work
 
@@ -137,6 +139,8 @@ def handle(w: Work, event: Event) -> None:
             orders.on_note_requested(w, event)
         case BalanceRequested():
             w.say(Unstick())
+        case LoadMeasured():
+            w.s = replace(w.s, load=measured(w.s.load, event.load, w.now_ms, w.s.settings.shares))
         case TimePassed():
             pass
         case _:
@@ -168,6 +172,16 @@ def remember(w: Work) -> None:
             w.effects.append(Remember(keep))
 
 
+def note_shares(w: Work) -> None:
+    """Remember when a VIP last changed its holder: until the loads have followed, nothing moves for them."""
+    s = w.s
+    if not s.settings.shares.follows_load or s.table is w.before.table:
+        return
+    before = {row.key: row.holder for row in w.before.table.rows}
+    if any(row.holder != before.get(row.key) for row in s.table.rows):
+        w.s = replace(s, shares_changed_ms=w.now_ms)
+
+
 def finish(w: Work) -> tuple[State, tuple[Effect, ...]]:
     """What follows from the change, and the next state."""
     w.freeze_table()
@@ -175,5 +189,6 @@ def finish(w: Work) -> tuple[State, tuple[Effect, ...]]:
         w.remember_digest()
     holding.want(w)
     remember(w)
+    note_shares(w)
     voice.speak(w)
     return w.s, tuple(w.effects)

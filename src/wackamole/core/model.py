@@ -7,6 +7,7 @@ integer milliseconds of a monotonic clock and carry their unit in the name.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType
@@ -193,6 +194,52 @@ class Electorate:
     votes: tuple[tuple[str, int], ...]  # node name and number of votes, sorted
 
 
+class By(Enum):
+    """What the members' shares of the VIPs follow."""
+
+    COUNT = "count"  # the same for all
+    WEIGHT = "weight"  # the weights of the config
+    LOAD = "load"  # the weights, and how loaded each member is beside the others
+    ENTRY_POINT = "entry point"  # a function of the operator's own
+
+
+@dataclass(frozen=True, slots=True)
+class Sharer:
+    """A member, as a rule of shares sees it: nothing but what was delivered."""
+
+    name: str
+    weight: int
+    load: int | None  # hundredths, as announced; None: not known
+    held: int  # what its VIPs count for
+
+
+ShareRule = Callable[[tuple[Sharer, ...]], tuple[int, ...] | None]
+"""Every member's share, as whole numbers that are compared with each other; None: it cannot say, and weights count. Equal
+arguments must give equal results on every member."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """`[balance] by` and `[load]`. `hysteresis` is in percent: so much must a load differ to be told anew, and twice that
+    between two members before a VIP moves for it."""
+
+    by: By = By.WEIGHT
+    rule: ShareRule | None = None  # with ENTRY_POINT
+    hysteresis: int = 15
+    smoothing_ms: int = 60_000
+    moves_per_round: int = 1  # that only the load asks for
+
+    @property
+    def follows_load(self) -> bool:
+        """Whether a share may change with what members announce all the time."""
+        return self.by in (By.LOAD, By.ENTRY_POINT)
+
+    @property
+    def pause_ms(self) -> int:
+        """For so long after any VIP changed its holder loads tell of the past: three times the smoothing, 95 % of it gone."""
+        return 3 * self.smoothing_ms
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a member said of itself, last as delivered: placement reads nothing else (hazard 9)."""
@@ -220,6 +267,7 @@ class Report:
     partition: Partition = Partition.COVER  # the policy of its config
     takeover: Takeover = Takeover.FAST
     version: str = ""
+    load: int | None = None  # hundredths, smoothed and in steps; None: not measured, or not known now
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +293,7 @@ class Settings:
     balance_interval_ms: int = 4000
     moves_per_round: int | None = None  # None: all
     settle_ms: int = 10000
+    shares: Shares = Shares()
     leave_ms: int = 3000
     version: str = ""
 

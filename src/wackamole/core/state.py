@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from .messages import Message, StateMessage
 from .model import Electorate, NodeId, NotEligible, Phase, Settings, Table, View, Vip, VipKey
+from .shares import Load
 
 NOBODY = NodeId(0)
 """No engine gives out 0."""
@@ -69,6 +70,7 @@ class State:
     mature: bool = False
     falling_back: str | None = None  # why I shall leave and come back, once my kernel is dark or empty
     draining: bool = False
+    load: Load = field(default_factory=Load)
     inherited: tuple[Vip, ...] = ()  # what my predecessor handed over, until I have said so
     inherited_until_ms: int = 0
     electorates: tuple[Electorate, ...] = ()  # on my disk
@@ -81,6 +83,7 @@ class State:
     member_since: tuple[
         tuple[NodeId, int], ...
     ] = ()  # when I first saw it, ms: `settle` is the representative's judgement
+    shares_changed_ms: int | None = None  # when a VIP last changed its holder, while shares follow loads
     forced_ms: int | None = None  # when a digest forced the last exchange
     divergences: int = 0  # forced exchanges in a row
 

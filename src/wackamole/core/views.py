@@ -292,6 +292,7 @@ def own_report(w: Work) -> Report:
         partition=settings.partition,
         takeover=settings.takeover,
         version=settings.version,
+        load=w.s.load.announced,
     )
 
 

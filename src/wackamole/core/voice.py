@@ -29,7 +29,7 @@ from .model import (
     Vip,
     VipKey,
 )
-from .state import Refusal
+from .state import Refusal, State
 from .work import Work
 
 
@@ -145,9 +145,20 @@ def represent(w: Work) -> None:
     w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
     if not any(r.mature for r in reports):
         return
-    since = dict(w.s.member_since)
-    steady = [n for n in w.reports if w.now_ms - since.get(n, w.now_ms) >= settings.settle_ms]
-    say_moves(w, placing.balance(w.placement(), steady, settings.moves_per_round))
+    most = settings.moves_per_round
+    say_moves(w, placing.balance(w.placement(), steady(w.s, w.now_ms), most, moves_for_load(w.s, w.now_ms)))
+
+
+def steady(state: State, now_ms: int) -> list[NodeId]:
+    """Members that have been there for long enough to be given more."""
+    since = dict(state.member_since)
+    return [r.node for r in state.table.reports if now_ms - since.get(r.node, now_ms) >= state.settings.settle_ms]
+
+
+def moves_for_load(state: State, now_ms: int) -> int:
+    """How many VIPs may move now that only the load asks for: none until the loads have followed the last change."""
+    shares, since_ms = state.settings.shares, state.shares_changed_ms
+    return shares.moves_per_round if since_ms is not None and now_ms - since_ms >= shares.pause_ms else 0
 
 
 def say_moves(w: Work, moves: Iterable[tuple[VipKey, NodeId]]) -> None:

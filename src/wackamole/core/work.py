@@ -177,7 +177,12 @@ class Work:
         """The facts for placement."""
         settings = self.s.settings
         return placing.Placement(
-            self.rows.values(), self.reports.values(), self.evicted, dict(settings.prefer), settings.count
+            self.rows.values(),
+            self.reports.values(),
+            self.evicted,
+            dict(settings.prefer),
+            settings.count,
+            settings.shares,
         )
 
     def first(self) -> NodeId | None:

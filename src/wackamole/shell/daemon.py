@@ -38,7 +38,7 @@ from ..config import (
 )
 from ..core import effects as do
 from ..core import events as ev
-from ..core.agreed import representative, witness_of
+from ..core.agreed import facts_of, representative, witness_of
 from ..core.machine import next_deadline_ms, step
 from ..core.model import (
     Cause,
@@ -76,13 +76,16 @@ from .kernel.kernel import Kernel, KernelRefused
 from .kernel.listed import Cache, Notify
 from .kernel.rtnl import FOR_EVER
 from .kernel.surroundings import packed
+from .load import Meter
 from .notify import Notifier
 from .original import OriginalServer
 from .record import Audit
 from .releases import Releases
+from .shares import rule_of
 from .status import name_of, status_of
 from .succession import Succession, inherited, replace_process
 from .telling import SPEAKERS, EventFile, Follower, Speaker, Telling, events_path, read
+from .why import why_of
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter from another: the addresses' thread must not wait 5 ms, the default, for each
@@ -125,7 +128,10 @@ class Daemon:
         self.config = config
         self._kept = kept
         self.journal = journal
-        settings = settings_for(config, node)
+        rule = None
+        if config.balance.entry_point:
+            rule = rule_of(config.balance.entry_point, lambda what, fields: journal.record(what, **fields))
+        settings = settings_for(config, node, rule)
         self._state_dir = Path(os.environ.get("STATE_DIRECTORY", "/var/lib/wackamole"))
         left = kept.succession
         heirloom = tuple(v for v in settings.vips if left is not None and v.key in left.held)
@@ -158,6 +164,13 @@ class Daemon:
         self._bad_messages = 0
         self._too_large = 0
         self._evictions: list[float] = []
+        self._meter: Meter | None = None
+        if config.load is not None:
+            self._meter = Meter(
+                config.load,
+                lambda load: self.tell(ev.LoadMeasured(load)),
+                lambda what, fields: journal.record(what, **fields),
+            )
         self._notifier = Notifier()
         self._ready = False
         run_dir = Path(config.control.socket).parent
@@ -362,6 +375,8 @@ class Daemon:
             (before.restarts if before is not None else 0) + 1,
             self._kept.closes_first,
         )
+        if self._meter is not None:
+            await self._meter.stop()
         await self.engine.rejoin("replaced by its successor", RESTART_SECONDS_MAX)
         await self._close_controls()
         await self.hooks.close(ANSWERED_SECONDS)
@@ -739,11 +754,15 @@ class Daemon:
             raise
         gc.collect()
         gc.freeze()  # a full collection of start-up's objects would be a pause in the middle of a take-over
+        if self._meter is not None:
+            self._spawn(self._meter.run())
         self.journal.record(
             "started", node=self.state.settings.node, cluster=self.config.cluster.name, version=__version__
         )
         await self.done.wait()
         self._notifier.stopping()
+        if self._meter is not None:
+            await self._meter.stop()
         for timer in (self._timer, self._telling_timer):
             if timer is not None:
                 timer.cancel()
@@ -815,6 +834,9 @@ class Daemon:
                 async for record in self.journal.follow(follow=bool(request.get("follow"))):
                     yield {"progress": record}
                 yield {"result": []}
+            case "why":
+                self._need_group()
+                yield {"result": self._why(request)}
             case "move":
                 async for line in self._move(request):
                     yield line
@@ -916,6 +938,27 @@ class Daemon:
                 await asyncio.wait({waiter}, timeout=min(deadline, again) - now)
         return True
 
+    def _vips_called(self, names: list[str]) -> dict[VipKey, None]:
+        """By name, key or address, in this order, each once; of two with the same name those that are held."""
+        called: dict[str, list[Row]] = {}
+        for row in self.state.table.rows:
+            for name in {row.vip.name, row.key, *(t for a in row.vip.addresses for t in (a.ip, str(a)))}:
+                called.setdefault(name, []).append(row)
+        keys: dict[VipKey, None] = {}
+        for name in names:
+            found = called.get(name)
+            if not found:
+                raise Refused(f"there is no VIP {name!r}")
+            keys |= dict.fromkeys([row.key for row in found if row.holder is not None] or [found[0].key])
+        return keys
+
+    def _why(self, request: dict[str, Any]) -> dict[str, object]:
+        name = request.get("vip")
+        if not isinstance(name, str) or not name:
+            raise Refused("name the VIP")
+        key = next(iter(self._vips_called([name])))
+        return why_of(self.state, key, since=self._since.get(key), now_ms=now_ms())
+
     async def _move(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         self._need_group()
         target = request.get("node")
@@ -925,17 +968,8 @@ class Daemon:
         wanted = request.get("vips")
         if not isinstance(wanted, list) or not wanted or not all(isinstance(name, str) for name in wanted):
             raise Refused("name at least one VIP to move")
-        called: dict[str, list[Row]] = {}
-        for row in self.state.table.rows:
-            for name in {row.vip.name, row.key, *(t for a in row.vip.addresses for t in (a.ip, str(a)))}:
-                called.setdefault(name, []).append(row)
-        keys: dict[VipKey, None] = {}
-        for name in wanted:
-            found = called.get(name)
-            if not found:
-                raise Refused(f"there is no VIP {name!r}")
-            keys |= dict.fromkeys([row.key for row in found if row.holder is not None] or [found[0].key])
-        facts = self._facts()
+        keys = self._vips_called(wanted)
+        facts = facts_of(self.state)
         rows = {row.key: row for row in self.state.table.rows}
         for key in keys:
             why = facts.why_not(to, key)
@@ -979,16 +1013,6 @@ class Daemon:
             raise Refused(f"the group did not answer for {COMMAND_SECONDS_MAX:.0f} s; see `status`")
         yield {"result": {"node": self.state.settings.node, "within_ms": within, "held": len(self.kernel.held())}}
 
-    def _facts(self) -> Any:
-        from ..core.placement import Placement
-
-        return Placement(
-            self.state.table.rows,
-            self.state.table.reports,
-            (n for n, _ in self.state.table.evicted),
-            dict(self.state.settings.prefer),
-        )
-
     async def _drain(self, request: dict[str, Any], *, draining: bool) -> AsyncIterator[dict[str, Any]]:
         self._need_group()
         node = self._node_called(request.get("node"))
@@ -1001,7 +1025,7 @@ class Daemon:
             return any(r.node == node and r.draining is draining for r in self.state.table.reports)
 
         def left() -> int:
-            facts = self._facts()
+            facts = facts_of(self.state)
             return sum(
                 1
                 for row in self.state.table.rows

@@ -29,6 +29,7 @@ WARNINGS = frozenset(
         "failed",
         "fence_broken",
         "hook_failed",
+        "load_failed",
         "message_too_large",
         "not_remembered",
         "original_exposed",
@@ -37,6 +38,7 @@ WARNINGS = frozenset(
         "renewed_late",
         "restart_refused",
         "routing_failed",
+        "shares_failed",
         "suspect",
         "wackatrl_refused",
     }

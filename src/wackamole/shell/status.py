@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..core.agreed import agreement, representative
+from ..core.agreed import agreement, facts_of, representative
 from ..core.model import NodeId, Phase, Report, Row, VipKey
 from ..core.placement import Placement
 from ..core.state import State
@@ -34,9 +34,7 @@ def status_of(
     """The whole answer of the verb `status`. `since`: wall clock of each VIP's last change of holder, seconds. `duplicates`:
     who else claimed a VIP that was held here. `witness`: what another member heard when it asked for it."""
     reports = {r.node: r for r in state.table.reports}
-    facts = Placement(
-        state.table.rows, reports.values(), (n for n, _ in state.table.evicted), dict(state.settings.prefer)
-    )
+    facts = facts_of(state)
     rows = state.table.rows
     mine = reports.get(state.me)
     digest = mine.config_digest if mine else state.settings.config_digest
@@ -92,6 +90,7 @@ def _member(
         "id": node,
         "name": report.name if report else f"#{node}",
         "weight": report.weight if report else 0,
+        "load": report.load / 100 if report and report.load is not None else None,
         "eligible": report is not None and not reasons and not report.draining and not evicted,
         "reasons": reasons,
         "drain": bool(report and report.draining),

@@ -193,7 +193,7 @@ MUTANTS = (
     Mutant("a ring that broke in haste counts as a death", views.lose, "and hasty", "and False"),
     Mutant("a refusal is forgotten", holding.on_kernel, "w.now_ms + wait_ms", "w.now_ms"),
     Mutant("a refusal goes to nobody", orders.on_failed, "if row.previous is not None and", "if False and"),
-    Mutant("balance undoes an operator's move", placement.balance, "not row.sticky and ", ""),
+    Mutant("balance undoes an operator's move", placement.Balance.fixed, "if row.sticky", "if False"),
     Mutant("a drain forbids", of_property(NotEligible, "forbids"), "self is not NotEligible.DRAINING", "True"),
     Mutant("a drain is nothing", placement.Placement.why_not, "report.draining or report.leaving", "report.leaving"),
     Mutant("who is leaving is a target", placement.Placement.candidates, "not r.leaving and ", ""),
