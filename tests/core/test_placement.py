@@ -392,7 +392,7 @@ def test_where_loads_follow_the_vips_balance_comes_to_rest(
     moves_until_rest(Loop(vips, *cluster))
 
 
-@given(routers, hosts(2, 2))
+@given(st.integers(1, 12).map(lambda n: [1] * n), hosts(2, 2))
 @example([3, 3], ([0, 0], [60, 1], [1, 1]))
 @example([1] * 12, ([0, 0], [20, 60], [1, 1]))
 @settings(max_examples=60, deadline=None)
