@@ -192,6 +192,7 @@ def test_a_majority_counts_every_node_list_that_a_member_has() -> None:
 # -- shares that follow the load -----------------------------------------------------------------------------------------
 
 BY_LOAD = Shares(By.LOAD)
+QUIET_ROUNDS = 46  # a pause is 45 rounds long
 
 
 @st.composite
@@ -280,12 +281,16 @@ class Loop:
         self.now_ms = 0
         self.changed_ms = 0
 
+    def true_loads(self) -> dict[NodeId, int]:
+        held = Counter(row.holder for row in self.rows)
+        each = enumerate(zip(self.own, self.costs, strict=True), 1)
+        return {NodeId(n): own + cost * held[NodeId(n)] for n, (own, cost) in each}
+
     def round(self) -> list[tuple[VipKey, NodeId]]:
         """Four seconds later: measure, announce, balance as the representative does."""
         self.now_ms += 4000
-        held = Counter(row.holder for row in self.rows)
-        for i, (own, cost) in enumerate(zip(self.own, self.costs, strict=True)):
-            self.loads[i] = measured(self.loads[i], own + cost * held[NodeId(i + 1)], self.now_ms, BY_LOAD)
+        for i, load in enumerate(self.true_loads().values()):
+            self.loads[i] = measured(self.loads[i], load, self.now_ms, BY_LOAD)
             self.reports[i] = replace(self.reports[i], load=self.loads[i].announced)
         for_load = 1 if self.now_ms - self.changed_ms >= BY_LOAD.pause_ms else 0
         moves = balance(Placement(self.rows, self.reports, (), {}, BY_LOAD), None, for_load)
@@ -305,19 +310,24 @@ def hosts(least: int, most: int) -> st.SearchStrategy[tuple[list[int], list[int]
 
 
 def moves_until_rest(loop: Loop) -> list[tuple[NodeId, NodeId]]:
-    """From where to where, until three pauses long nothing has moved."""
+    """From where to where, until three pauses long nothing has moved. Each is a relief in truth, not only as announced:
+    who takes the VIP had less before than who gave it has after."""
     made: list[tuple[NodeId, NodeId]] = []
     quiet = 0
-    while quiet < 3 * (BY_LOAD.pause_ms // 4000 + 1):
-        holders = {row.key: row.holder for row in loop.rows}
+    while quiet < 3 * QUIET_ROUNDS:
+        before, holders = loop.true_loads(), {row.key: row.holder for row in loop.rows}
         moves = [(NodeId(holders[key] or 0), to) for key, to in loop.round()]
+        for source, to in moves:
+            assert before[to] <= max(CALM, loop.true_loads()[source]), "no relief"
         made, quiet = made + moves, 0 if moves else quiet + 1
         assert len(made) <= 2 * len(loop.rows), "it swings"
     return made
 
 
-@given(st.integers(1, 12), hosts(2, 4))
-@example(3, ([0, 0], [60, 60], [1, 1]))
+@given(st.integers(1, 24), hosts(2, 4))
+@example(19, ([21, 15], [31, 10], [3, 2]))  # swings, or moves for nothing, if it is not asked whether it is a relief
+@example(24, ([245, 0, 0], [60, 60, 10], [1, 2, 1]))  # if what a VIP costs is left out of that
+@example(22, ([82, 0, 0], [60, 60, 41], [2, 3, 2]))  # if the loads need not follow first
 @settings(max_examples=60, deadline=None)
 def test_where_loads_follow_the_vips_balance_comes_to_rest(
     vips: int, cluster: tuple[list[int], list[int], list[int]]
@@ -325,8 +335,8 @@ def test_where_loads_follow_the_vips_balance_comes_to_rest(
     moves_until_rest(Loop(vips, *cluster))
 
 
-@given(st.integers(1, 12), hosts(2, 2))
-@example(12, ([0, 0], [20, 60], [1, 1]))
+@given(st.integers(1, 24), hosts(2, 2))
+@example(24, ([0, 0], [10, 60], [1, 1]))
 @settings(max_examples=60, deadline=None)
 def test_of_two_hosts_one_relieves_the_other_and_nothing_goes_back(
     vips: int, cluster: tuple[list[int], list[int], list[int]]
@@ -338,14 +348,14 @@ def test_of_two_hosts_one_relieves_the_other_and_nothing_goes_back(
 @settings(max_examples=60, deadline=None)
 def test_with_constant_loads_balance_comes_to_rest(own: list[int]) -> None:
     loop = Loop(8, own, [0] * len(own), [1] * len(own))
-    moves = sum(len(loop.round()) for _ in range(20 * (BY_LOAD.pause_ms // 4000 + 1)))
+    moves = sum(len(loop.round()) for _ in range(20 * QUIET_ROUNDS))
     assert moves <= 8
-    assert [loop.round() for _ in range(BY_LOAD.pause_ms // 4000 + 1)] == [[]] * (BY_LOAD.pause_ms // 4000 + 1)
+    assert not any(loop.round() for _ in range(QUIET_ROUNDS))
 
 
 def test_the_busy_one_is_relieved_one_vip_at_a_time_and_never_of_its_last() -> None:
     loop = Loop(6, [300, 50], [0, 0], [1, 1])
-    rounds = [loop.round() for _ in range(20 * (BY_LOAD.pause_ms // 4000 + 1))]
+    rounds = [loop.round() for _ in range(20 * QUIET_ROUNDS)]
     assert {len(moves) for moves in rounds} == {0, 1}
     held = Counter(row.holder for row in loop.rows)
     assert held == {1: 1, 2: 5}
@@ -386,7 +396,7 @@ def test_the_steps_that_explain_a_choice_are_those_that_make_it(facts: Placement
             assert steps[-1].left == (chosen,)
             assert {n for n, _ in steps[0].scores} == set(facts.candidates(key))
         else:
-            assert [chosen] == (facts.candidates(key) or [None])
+            assert [chosen] == [*facts.candidates(key), None][:1]
 
 
 @given(loaded())
