@@ -99,6 +99,7 @@ reports = st.builds(
     ineligible=st.lists(st.tuples(keys, st.sampled_from(NotEligible)), max_size=3).map(tuple),
     lease_ms=st.sampled_from((0, 1, 1100, wire.LEASE_MS_MAX)),
     component=st.integers(0, 512),
+    load=st.sampled_from((None, 0, 60, wire.LOAD_MAX)),
 )
 rows = st.builds(
     lambda vip, **rest: Row(vip.key, vip, **rest),

@@ -16,7 +16,7 @@ from ..core.invariants import (
     settled_members_agree,
 )
 from ..core.messages import Evict
-from ..core.model import Address, NodeId, NotEligible, OnWire, Partition, Settings, Takeover, Vip, VipKey
+from ..core.model import Address, By, NodeId, NotEligible, OnWire, Partition, Settings, Shares, Takeover, Vip, VipKey
 from .world import World
 
 TICKS_MAX = 100
@@ -91,6 +91,7 @@ class Story:
                 lease_ms=int(options.get("lease", "0" if options.get("fence") == "off" else "1100")),
                 takeover=Takeover(options.get("takeover", "fast")),
                 detection_ms=int(options.get("detection", "0")),
+                shares=Shares(By(options.get("by", "weight")), smoothing_ms=int(options.get("smoothing", "60000"))),
             )
 
         if options.get("fence") == "off":
@@ -208,6 +209,12 @@ class Story:
 
     def do_balance(self, name: str) -> None:
         self.world.tell(self.ids[name], ev.BalanceRequested())
+
+    def do_load(self, name: str, hundredths: str) -> None:
+        """It measures its load, three times in a while."""
+        for _ in range(3):
+            self.world.tell(self.ids[name], ev.LoadMeasured(int(hundredths)))
+            self.do_pass("1000")
 
     def do_heal(self) -> None:
         self.world.partition([self.ids.values()])
