@@ -31,6 +31,7 @@ from wackamole.core.model import (
     Vip,
     VipKey,
 )
+from wackamole.core.shares import LOAD_MAX
 from wackamole.engine.contract import PAYLOAD_BYTES_MAX
 
 VIEW = ViewId(1, 8, 0)
@@ -59,6 +60,7 @@ strategies: dict[Any, Any] = {
         votes=votes,
         electorates=st.lists(electorates, max_size=2).map(tuple),
         weight=st.integers(0, wire.WEIGHT_MAX),
+        load=st.one_of(st.none(), st.integers(0, LOAD_MAX)),
     ),
     say.Restart: st.builds(say.Restart, bound_ms=st.integers(0, wire.RESTART_MS_MAX), sent_ms=st.integers(0, 2**50)),
     say.StateMessage: st.builds(say.StateMessage, round=st.integers(1, 2**31)),
@@ -183,6 +185,8 @@ TOO_MANY = tuple(Vip(f"v{i}", (Address("10.0.0.1", 32),)) for i in range(VIPS_MA
         (Attributes(replace(REPORT, lease_ms=wire.LEASE_MS_MAX + 1)), "lease of"),
         (Attributes(replace(REPORT, component=2**53)), "component of"),
         (Attributes(replace(REPORT, placement_version=2**53 + 1)), "version of placement"),
+        (Attributes(replace(REPORT, load=LOAD_MAX + 1)), "load"),
+        (Attributes(replace(REPORT, load=-1)), "load"),
         (Attributes(replace(REPORT, version="v" * 513)), "too long"),
         (Attributes(replace(REPORT, nodes=("n",) * (MEMBERS_MAX + 1))), "513 nodes are more than 512"),
         (Attributes(replace(REPORT, votes=(("a", 1001),))), "number of votes of 1001"),

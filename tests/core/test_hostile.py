@@ -38,6 +38,7 @@ from wackamole.core.model import (
     Vip,
     VipKey,
 )
+from wackamole.core.shares import LOAD_MAX
 from wackamole.sim.world import Payload, World
 
 OURS = tuple(sorted((Vip(f"v{i}", (Address(f"10.0.0.{i}", 32),)) for i in range(1, 5)), key=lambda v: v.key))
@@ -101,6 +102,7 @@ reports = st.builds(
     ineligible=st.lists(st.tuples(keys, st.sampled_from(NotEligible)), max_size=3).map(tuple),
     lease_ms=st.sampled_from((0, 1, 1100, wire.LEASE_MS_MAX)),
     component=st.integers(0, 512),
+    load=st.sampled_from((None, 0, 60, LOAD_MAX)),
 )
 rows = st.builds(
     lambda vip, **rest: Row(vip.key, vip, **rest),

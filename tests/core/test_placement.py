@@ -249,6 +249,7 @@ def test_a_majority_counts_every_node_list_that_a_member_has() -> None:
 # -- shares that follow the load -----------------------------------------------------------------------------------------
 
 BY_LOAD = Shares(By.LOAD)
+QUIET_ROUNDS = 46  # a pause is 45 rounds long
 
 
 @st.composite
@@ -342,12 +343,16 @@ class Loop:
         self.now_ms = 0
         self.changed_ms = 0
 
+    def true_loads(self) -> dict[NodeId, int]:
+        held = Placement(self.rows, self.reports, count=self.count).held
+        each = enumerate(zip(self.own, self.costs, strict=True), 1)
+        return {NodeId(n): own + cost * held[NodeId(n)] for n, (own, cost) in each}
+
     def round(self) -> list[tuple[VipKey, NodeId]]:
         """Four seconds later: measure, announce, balance as the representative does."""
         self.now_ms += 4000
-        held = Placement(self.rows, self.reports, count=self.count).held
-        for i, (own, cost) in enumerate(zip(self.own, self.costs, strict=True)):
-            self.loads[i] = measured(self.loads[i], own + cost * held[NodeId(i + 1)], self.now_ms, BY_LOAD)
+        for i, load in enumerate(self.true_loads().values()):
+            self.loads[i] = measured(self.loads[i], load, self.now_ms, BY_LOAD)
             self.reports[i] = replace(self.reports[i], load=self.loads[i].announced)
         for_load = 1 if self.now_ms - self.changed_ms >= BY_LOAD.pause_ms else 0
         moves = balance(Placement(self.rows, self.reports, (), {}, self.count, BY_LOAD), for_load=for_load)
@@ -371,12 +376,15 @@ routers = st.one_of(st.integers(1, 12).map(lambda n: [1] * n), st.lists(st.integ
 
 
 def moves_until_rest(loop: Loop) -> list[tuple[NodeId, NodeId]]:
-    """From where to where, until three pauses long nothing has moved."""
+    """From where to where, until three pauses long nothing has moved. Each is a relief in truth, not only as announced:
+    who takes the VIP had less before than who gave it has after."""
     made: list[tuple[NodeId, NodeId]] = []
     quiet = 0
-    while quiet < 3 * (BY_LOAD.pause_ms // 4000 + 1):
-        holders = {row.key: row.holder for row in loop.rows}
+    while quiet < 3 * QUIET_ROUNDS:
+        before, holders = loop.true_loads(), {row.key: row.holder for row in loop.rows}
         moves = [(NodeId(holders[key] or 0), to) for key, to in loop.round()]
+        for source, to in moves:
+            assert before[to] <= max(CALM, loop.true_loads()[source]), "no relief"
         made, quiet = made + moves, 0 if moves else quiet + 1
         assert len(made) <= 2 * len(loop.rows), "it swings"
     return made
@@ -385,6 +393,11 @@ def moves_until_rest(loop: Loop) -> list[tuple[NodeId, NodeId]]:
 @given(routers, hosts(2, 4))
 @example([2], ([0, 0], [60, 60], [1, 1]))
 @example([1] * 3, ([0, 0], [60, 60], [1, 1]))
+@example(
+    [1] * 19, ([21, 15], [31, 10], [3, 2])
+)  # swings, or moves for nothing, if it is not asked whether it is a relief
+@example([1] * 24, ([245, 0, 0], [60, 60, 10], [1, 2, 1]))  # if what a VIP costs is left out of that
+@example([1] * 22, ([82, 0, 0], [60, 60, 41], [2, 3, 2]))  # if the loads need not follow first
 @settings(max_examples=60, deadline=None)
 def test_where_loads_follow_the_vips_balance_comes_to_rest(
     vips: list[int], cluster: tuple[list[int], list[int], list[int]]
@@ -395,6 +408,7 @@ def test_where_loads_follow_the_vips_balance_comes_to_rest(
 @given(st.integers(1, 12).map(lambda n: [1] * n), hosts(2, 2))
 @example([3, 3], ([0, 0], [60, 1], [1, 1]))
 @example([1] * 12, ([0, 0], [20, 60], [1, 1]))
+@example([1] * 24, ([0, 0], [10, 60], [1, 1]))
 @settings(max_examples=60, deadline=None)
 def test_of_two_hosts_one_relieves_the_other_and_nothing_goes_back(
     vips: list[int], cluster: tuple[list[int], list[int], list[int]]
@@ -406,14 +420,14 @@ def test_of_two_hosts_one_relieves_the_other_and_nothing_goes_back(
 @settings(max_examples=60, deadline=None)
 def test_with_constant_loads_balance_comes_to_rest(own: list[int]) -> None:
     loop = Loop([1] * 8, own, [0] * len(own), [1] * len(own))
-    moves = sum(len(loop.round()) for _ in range(20 * (BY_LOAD.pause_ms // 4000 + 1)))
+    moves = sum(len(loop.round()) for _ in range(20 * QUIET_ROUNDS))
     assert moves <= 8
-    assert [loop.round() for _ in range(BY_LOAD.pause_ms // 4000 + 1)] == [[]] * (BY_LOAD.pause_ms // 4000 + 1)
+    assert not any(loop.round() for _ in range(QUIET_ROUNDS))
 
 
 def test_the_busy_one_is_relieved_one_vip_at_a_time_and_never_of_its_last() -> None:
     loop = Loop([1] * 6, [300, 50], [0, 0], [1, 1])
-    rounds = [loop.round() for _ in range(20 * (BY_LOAD.pause_ms // 4000 + 1))]
+    rounds = [loop.round() for _ in range(20 * QUIET_ROUNDS)]
     assert {len(moves) for moves in rounds} == {0, 1}
     held = Counter(row.holder for row in loop.rows)
     assert held == {1: 1, 2: 5}

@@ -47,7 +47,7 @@ def why_of(state: State, key: VipKey, *, since: float | None, now_ms: int) -> di
                 "weight": r.weight,
                 "load": r.load / 100 if r.load is not None else None,
                 "share": shares[n],
-                "quota": quotas.get(n, 0),
+                "quota": facts.quotas().get(n, 0),
                 "held": facts.held[n],
             }
             for n, r in facts.reports.items()

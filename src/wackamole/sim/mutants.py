@@ -194,6 +194,8 @@ MUTANTS = (
     Mutant("a refusal is forgotten", holding.on_kernel, "w.now_ms + wait_ms", "w.now_ms"),
     Mutant("a refusal goes to nobody", orders.on_failed, "if row.previous is not None and", "if False and"),
     Mutant("balance undoes an operator's move", placement.Balance.fixed, "if row.sticky", "if False"),
+    Mutant("a VIP moves by the loads of the past", voice.moves_for_load, ">= shares.pause_ms", ">= 0"),
+    Mutant("loads are not told", views.own_report, "load=w.s.load.announced", "load=None"),
     Mutant("a drain forbids", of_property(NotEligible, "forbids"), "self is not NotEligible.DRAINING", "True"),
     Mutant("a drain is nothing", placement.Placement.why_not, "report.draining or report.leaving", "report.leaving"),
     Mutant("who is leaving is a target", placement.Placement.candidates, "not r.leaving and ", ""),

@@ -16,7 +16,20 @@ from ..core.invariants import (
     settled_members_agree,
 )
 from ..core.messages import Evict
-from ..core.model import Address, Count, NodeId, NotEligible, OnWire, Partition, Settings, Takeover, Vip, VipKey
+from ..core.model import (
+    Address,
+    By,
+    Count,
+    NodeId,
+    NotEligible,
+    OnWire,
+    Partition,
+    Settings,
+    Shares,
+    Takeover,
+    Vip,
+    VipKey,
+)
 from .world import World
 
 TICKS_MAX = 100
@@ -95,6 +108,7 @@ class Story:
                 takeover=Takeover(options.get("takeover", "fast")),
                 detection_ms=int(options.get("detection", "0")),
                 count=Count(options.get("count", "vips")),
+                shares=Shares(By(options.get("by", "weight")), smoothing_ms=int(options.get("smoothing", "60000"))),
             )
 
         if options.get("fence") == "off":
@@ -212,6 +226,12 @@ class Story:
 
     def do_balance(self, name: str) -> None:
         self.world.tell(self.ids[name], ev.BalanceRequested())
+
+    def do_load(self, name: str, hundredths: str) -> None:
+        """It measures its load, three times in a while."""
+        for _ in range(3):
+            self.world.tell(self.ids[name], ev.LoadMeasured(int(hundredths)))
+            self.do_pass("1000")
 
     def do_heal(self) -> None:
         self.world.partition([self.ids.values()])
