@@ -10,7 +10,8 @@ import socket
 import sys
 
 from wackamole.lab.namespaces import enter_network
-from wackamole.shell.kernel.fence import Fence, Guarded, boottime_ms
+from wackamole.shell.clock import boottime_ms
+from wackamole.shell.kernel.fence import Fence, Guarded
 from wackamole.shell.kernel.guard import Guard
 from wackamole.shell.kernel.rtnl import Placed, Rtnl
 from wackamole.shell.kernel.surroundings import packed

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import pytest
 
 from wackamole.lab.namespaces import enter_network, ip, opened_in, tool
+from wackamole.shell.clock import boottime_ms
 from wackamole.shell.kernel import nfnetlink as nft
 from wackamole.shell.kernel.announce import frames
 from wackamole.shell.kernel.fence import (
@@ -30,7 +31,6 @@ from wackamole.shell.kernel.fence import (
     Fence,
     FenceRefused,
     Guarded,
-    boottime_ms,
     private_frame,
 )
 from wackamole.shell.kernel.guard import Guard, descriptors_close_high_first, remove_ours

@@ -409,7 +409,9 @@ def test_a_daemon_tells_what_happens_to_its_vips_and_why(tmp_path: Path) -> None
         await daemon.kernel.start()
         await daemon.hooks.start()
         await daemon.engine.start(daemon.on_engine)
-        assert await daemon._carried_out(TimePassed(), lambda: daemon.kernel.held() == (config.vips[0].vip.key,))
+        assert await daemon.operator.carried_out(
+            TimePassed(), lambda: daemon.kernel.held() == (config.vips[0].vip.key,)
+        )
         daemon.tell(LeaveRequested())
         async with asyncio.timeout(WITHIN_SECONDS):
             await daemon.done.wait()

@@ -18,7 +18,7 @@ from wackamole.advice import NEIGHBOURS_MAX, Neighbours, Segment
 from wackamole.config import RANGE_MAX, HostsConfig
 from wackamole.core.model import Address, Vip
 from wackamole.lab.namespaces import ip, opened_in, tool
-from wackamole.shell.kernel.announce import Announcement, Sender
+from wackamole.shell.kernel.announce import Announcement, Sender, checksum
 from wackamole.shell.kernel.listed import (
     FRAMES_PER_TURN,
     Cache,
@@ -27,7 +27,6 @@ from wackamole.shell.kernel.listed import (
     Listed,
     Notify,
     Rounds,
-    checksum,
     echo_request,
     frames_for,
     hosts_of,

@@ -92,13 +92,12 @@ def talk(
             daemon.engine = Alone()
             await daemon.engine.start(daemon.on_engine)
             try:
-                assert await daemon._carried_out(TimePassed(), lambda: settled(daemon))
+                assert await daemon.operator.carried_out(TimePassed(), lambda: settled(daemon))
                 return await asyncio.wait_for(conversation(daemon), 60)
             finally:
                 daemon.done.set()
-                for timer in (daemon._timer, daemon._telling_timer):
-                    if timer is not None:
-                        timer.cancel()
+                for alarm in (daemon._alarm, daemon._telling_alarm):
+                    alarm.set(None)
 
         return asyncio.run(main())
 
@@ -113,7 +112,7 @@ def settled(daemon: Daemon) -> bool:
 async def asked(daemon: Daemon, request: dict[str, Any]) -> list[dict[str, Any]] | str:
     """What is answered, or the sentence of a refusal. A follower reads the history only."""
     answers: list[dict[str, Any]] = []
-    talking = daemon.handle(request["verb"], request)
+    talking = daemon.operator.handle(request["verb"], request)
     try:
         while (said := await asyncio.wait_for(anext(talking, None), 1 if request.get("follow") else 30)) is not None:
             answers.append(said)
@@ -274,7 +273,7 @@ def test_the_clusters_history_says_what_was_asked_and_by_whom(talk: Any) -> None
         assert await asked(daemon, {"verb": "move", "vips": ["v1", "192.0.2.3"], "node": "a", "by": "uid:7"})
         assert isinstance(await asked(daemon, {"verb": "drain", "node": "a", "by": "root"}), str)
         seen: list[dict[str, Any]] = []
-        async for said in daemon.handle("events", {"cluster": True, "follow": True}):
+        async for said in daemon.operator.handle("events", {"cluster": True, "follow": True}):
             seen.append(said["progress"])
             if seen[-1]["event"] == "command_refused":
                 break

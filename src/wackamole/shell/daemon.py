@@ -38,7 +38,7 @@ from ..config import (
 )
 from ..core import effects as do
 from ..core import events as ev
-from ..core.agreed import facts_of, representative, witness_of
+from ..core.agreed import representative, witness_of
 from ..core.machine import next_deadline_ms, step
 from ..core.model import (
     Cause,
@@ -62,13 +62,15 @@ from ..engine.corosync.cpg import LibraryMissing
 from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync
 from ..engine.sealed import Seal, SealedEngine
 from ..engine.spread.adapter import SpreadEngine, group_name
+from ..eventlog import Entry as EventEntry
 from ..eventlog import EventLog, NoteError, Wanted, plain
-from ..wire import RESTART_MS_MAX
 from . import disk, scheduling
+from .alarm import Alarm
+from .clock import boottime_ms
 from .control import ControlServer, Refused
 from .disk import DiskRefused
 from .hooks import Hooks
-from .journal import COMMON_FIELDS, Entry, Journal
+from .journal import COMMON_FIELDS, Entry, Follower, Journal
 from .kernel.fence import FenceRefused
 from .kernel.fencing import ByLifetime, ByNftables, Fencing, Unfenced
 from .kernel.guard import Guard, descriptors_close_high_first
@@ -78,37 +80,26 @@ from .kernel.rtnl import FOR_EVER
 from .kernel.surroundings import packed
 from .load import Meter
 from .notify import Notifier
+from .operator import RESTART_SECONDS_MAX, Operator
 from .original import OriginalServer
 from .record import Audit
 from .releases import Releases
 from .shares import rule_of
 from .status import name_of, status_of
 from .succession import Succession, inherited, replace_process
-from .telling import SPEAKERS, EventFile, Follower, Speaker, Telling, events_path, read
-from .why import why_of
+from .telling import SPEAKERS, EventFile, Speaker, Telling, events_path, read
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter from another: the addresses' thread must not wait 5 ms, the default, for each
 of the others."""
 ANSWERED_SECONDS = 0.02
 """A process that is being replaced answers first who asked for it."""
-RESTART_SECONDS_MAX = RESTART_MS_MAX / 1000
-COMMAND_SECONDS_MAX = 10.0
-"""How long a command waits for the group to carry it out before it says that it did not happen."""
-ASK_AGAIN_SECONDS = 0.5
-COMMANDS = frozenset({"move", "drain", "resume", "balance", "restart", "leave"})
-ASKED_TEXT_MAX = 200
 EVENTS_AT_ONCE = 100
 """Entries of the event log that are handed out before others have their turn."""
 
 EVICTIONS_SECONDS = 300.0
 REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX = 1.0, 60.0
 """Of a member that is evicted more than once in EVICTIONS_SECONDS."""
-
-
-def now_ms() -> int:
-    """CLOCK_BOOTTIME: it goes on while the host sleeps, so a pause shows as a gap."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +121,7 @@ class Daemon:
         self.journal = journal
         rule = None
         if config.balance.entry_point:
-            rule = rule_of(config.balance.entry_point, lambda what, fields: journal.record(what, **fields))
+            rule = rule_of(config.balance.entry_point, journal.put)
         settings = settings_for(config, node, rule)
         self._state_dir = Path(os.environ.get("STATE_DIRECTORY", "/var/lib/wackamole"))
         left = kept.succession
@@ -148,9 +139,8 @@ class Daemon:
         self.failure: str | None = None
         self._queue: deque[ev.Event] = deque()
         self._busy = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ms: int | None = None
-        self._since: dict[VipKey, float] = {}
+        self._alarm = Alarm(lambda: self.tell(ev.TimePassed()))
+        self.since: dict[VipKey, float] = {}
         self._looked_at: dict[VipKey, tuple[NodeId, int] | None] = {}
         self._witness: dict[VipKey, dict[str, object]] = {}
         self._holders: dict[VipKey, NodeId | None] = {}  # as of the last settled table
@@ -159,7 +149,6 @@ class Daemon:
         self._ineligible: dict[VipKey, NotEligible] = {}
         self._previous: dict[VipKey, str | None] = {}  # who held it before, by name
         self._named: tuple[Table, dict[str, Row]] = (self.state.table, {})
-        self._changed: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._bad_messages = 0
         self._too_large = 0
@@ -169,7 +158,7 @@ class Daemon:
             self._meter = Meter(
                 config.load,
                 lambda load: self.tell(ev.LoadMeasured(load)),
-                lambda what, fields: journal.record(what, **fields),
+                journal.put,
             )
         self._notifier = Notifier()
         self._ready = False
@@ -179,7 +168,7 @@ class Daemon:
             interfaces=dict(node.interfaces),
             on_confirmed=lambda serial, held, refused: self.tell(ev.KernelConfirmed(serial, held, refused)),
             on_eligibility=self._eligibility_changed,
-            on_record=lambda what, fields: self.journal.record(what, **fields),
+            on_record=journal.put,
             on_fenced=lambda fenced: self.tell(ev.FenceChanged(fenced)),
             make_fencing=self._make_fencing,
             lifetime_s=config.fence.lifetime_s if config.fence.mode == "lifetime" else FOR_EVER,
@@ -194,19 +183,17 @@ class Daemon:
             notify=_notify(config),
             on_neighbours=self._tell_neighbours,
         )
-        self.hooks = Hooks(
-            config.hooks, node.name, self._common, lambda what, fields: self.journal.record(what, **fields)
-        )
+        self.hooks = Hooks(config.hooks, node.name, self._common, journal.put)
         journal.listen(self._tell_hooks)
         self._releases = Releases(heirloom, self.kernel.hold_exactly, self._before_release)
-        self._ran_ms = now_ms()
+        self._ran_ms = boottime_ms()
         self._began = time.monotonic()  # when the event came that is being handled
         self._pause_ms = self.state.settings.lease_ms or self.state.settings.evict_after_ms
         self.audit = Audit(
             self.state.settings,
             cluster=config.cluster.name,
             slack_ms=FENCE_SLACK_MS + (LIFETIME_LATE_MS if config.fence.mode == "lifetime" else 0),
-            warn=lambda what, fields: self.journal.record(what, **fields),
+            warn=journal.put,
         )
         log = EventLog()
         read(events_path(self._state_dir), log)
@@ -215,20 +202,20 @@ class Daemon:
             events_path(self._state_dir),
             lambda why: self.journal.record("events_failed", file=events_path(self._state_dir), reason=why),
         )
-        self._followers: set[Follower] = set()
-        self._telling_timer: asyncio.TimerHandle | None = None
-        self._telling_ms: int | None = None
+        self._followers: set[Follower[EventEntry]] = set()
+        self._telling_alarm = Alarm(self._say_note)
         self.journal.listen(self._recorded)
         self.engine: GroupEngine = engine_for(config, node, run_dir, journal)
+        self.operator = Operator(self)
         self.control = ControlServer(
-            Path(config.control.socket), self.handle, read_only_for_others=config.control.read_only_for_others
+            Path(config.control.socket), self.operator.handle, read_only_for_others=config.control.read_only_for_others
         )
         self._original: OriginalServer | None = None
         self._original_refused = ""
         if config.control.original is not None:
             self._original = OriginalServer(
                 config.control.original,
-                self.handle,
+                self.operator.handle,
                 lambda status: original.records(config, node, status),
                 journal.record,
             )
@@ -242,7 +229,7 @@ class Daemon:
                     fence.beat_age_max_ms,
                     fence.mark,
                     closes_first=self._kept.closes_first,
-                    on_record=lambda what, fields: self.journal.record(what, **fields),
+                    on_record=self.journal.put,
                     owner=left.owner if left is not None else None,
                     until_ms=left.until_ms if left is not None else None,
                 )
@@ -264,7 +251,7 @@ class Daemon:
         self._busy = True
         try:
             while self._queue:
-                self._began, now = time.monotonic(), now_ms()
+                self._began, now = time.monotonic(), boottime_ms()
                 gap_ms, self._ran_ms = now - self._ran_ms, now
                 if gap_ms > self._pause_ms:
                     self._queue.appendleft(ev.Paused(gap_ms))
@@ -283,7 +270,7 @@ class Daemon:
                     self._table_changed(before)
         finally:
             self._busy = False
-        self._arm()
+        self._alarm.set(next_deadline_ms(self.state))
         self._arm_telling()
 
     def _perform(self, effect: do.Effect) -> None:
@@ -355,7 +342,7 @@ class Daemon:
             owner = await self.kernel.fencing.extend(until_ms)
         except FenceRefused as no:
             refused = str(no)
-        if self.state.view is not view or self.state.phase is not Phase.SETTLED or now_ms() >= until_ms:
+        if self.state.view is not view or self.state.phase is not Phase.SETTLED or boottime_ms() >= until_ms:
             refused = refused or "the group changed meanwhile"
         if self.state.leaving_since_ms is not None:
             refused = refused or "it is to leave"
@@ -404,10 +391,7 @@ class Daemon:
             for row in after.table.rows:
                 self._row_settled(row, names)
                 self._look_on_the_wire(row)
-        for waiter in self._changed:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._changed.clear()
+        self.operator.table_changed()
         if after.phase is Phase.SETTLED and not self._ready:
             self._ready = True
             self._notifier.ready()
@@ -423,7 +407,7 @@ class Daemon:
             return
         self._holders[row.key] = row.holder
         self._previous[row.key] = name_of(names, was)
-        self._since[row.key] = time.time()
+        self.since[row.key] = time.time()
         self._witness.pop(row.key, None)
         if was is None and (row.holder is None or row.cause is Cause.CLAIM):
             return
@@ -518,24 +502,25 @@ class Daemon:
         """What is of common interest goes into the cluster's event log, said by one member. Who has yet to meet the others
         speaks for itself only: what it sees of the VIPs is not what they see."""
         what = str(entry["event"])
+        speaker = SPEAKERS.get(what)
+        if speaker is None:
+            return
         if what == "witness" and entry["result"] == OnWire.VERIFIED.value:
             return  # as it should be
         if what == "resume" and entry["leaving"] == "True":
             return  # `leave_requested` tells it
         first = self._is_mature() and representative(self.state) == self.state.me
-        fields = {k: str(v) for k, v in entry.items() if k not in ("number", "time", "monotonic", "event")}
-        match SPEAKERS.get(what):
-            case None:
-                return
+        fields = {k: str(v) for k, v in entry.items() if k not in COMMON_FIELDS}
+        match speaker:
             case Speaker.OWN:
                 mine = True
             case Speaker.FIRST:
                 mine = first
-            case str() as named:
-                who = fields.get(named)
+            case str():
+                who = fields.get(speaker)
                 mine = first if who == "nobody" else self._is_mature() and who == self.state.settings.node
         if mine:
-            self.telling.happened(what, fields, round(float(str(entry["time"])) * 1000), now_ms())
+            self.telling.happened(what, fields, round(float(str(entry["time"])) * 1000), boottime_ms())
             if not self._busy:
                 self._arm_telling()
 
@@ -555,7 +540,7 @@ class Daemon:
             fields["joined"] = ",".join(came)
         self._members, self._gone = members, {}
         if representative(self.state) == self.state.me:
-            self.telling.happened("view", fields, round(time.time() * 1000), now_ms())
+            self.telling.happened("view", fields, round(time.time() * 1000), boottime_ms())
 
     def _eligibility_changed(self, ineligible: tuple[tuple[VipKey, NotEligible], ...]) -> None:
         """Tell which VIPs this host can no longer hold, and why, or can again: one entry for each reason."""
@@ -578,27 +563,18 @@ class Daemon:
         calm = self.state.phase is Phase.SETTLED and not self.done.is_set()
         if due_ms is not None and not (calm and self._is_mature()):
             due_ms = None
-        if due_ms == self._telling_ms:
-            return
-        if self._telling_timer is not None:
-            self._telling_timer.cancel()
-            self._telling_timer = None
-        self._telling_ms = due_ms
-        if due_ms is not None:
-            wait = max(0, due_ms - now_ms()) / 1000
-            self._telling_timer = asyncio.get_running_loop().call_later(wait, self._say_note)
+        self._telling_alarm.set(due_ms)
 
     def _say_note(self) -> None:
-        self._telling_timer = self._telling_ms = None
-        body = self.telling.note(now_ms())
+        body = self.telling.note(boottime_ms())
         if body is not None:
             self.tell(ev.NoteRequested(body))
         else:
             self._arm_telling()
 
-    def _tell_now(self) -> None:
+    def tell_what_waits(self) -> None:
         """What waits to be told, before this process goes."""
-        body = self.telling.last_words(now_ms()) if self.state.phase is Phase.SETTLED else None
+        body = self.telling.last_words(boottime_ms()) if self.state.phase is Phase.SETTLED else None
         if body is not None:
             self.tell(ev.NoteRequested(body))
 
@@ -616,11 +592,10 @@ class Daemon:
                 for follower in self._followers:
                     follower.offer(entry)
 
-    async def _cluster_events(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """The history as this member knows it, then what comes."""
-        wanted = _wanted(request)
-        follower = Follower()
-        if request.get("follow"):
+    async def events(self, wanted: Wanted, *, follow: bool) -> AsyncIterator[dict[str, Any]]:
+        """The cluster's history as this member knows it, then, if asked, what comes."""
+        follower = Follower[EventEntry]()
+        if follow:
             self._followers.add(follower)
         try:
             for number, entry in enumerate(self.telling.log.shown()):
@@ -628,29 +603,12 @@ class Daemon:
                     yield plain(entry)
                 if number % EVENTS_AT_ONCE == 0:
                     await asyncio.sleep(0)
-            while request.get("follow"):
+            while follow:
                 entry = await follower.next()
                 if wanted.has(entry):
                     yield plain(entry)
         finally:
             self._followers.discard(follower)
-
-    def _arm(self) -> None:
-        due_ms = next_deadline_ms(self.state)
-        if due_ms == self._timer_ms:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._timer_ms = due_ms
-        if due_ms is not None:
-            wait = max(0, due_ms - now_ms()) / 1000
-            self._timer = asyncio.get_running_loop().call_later(wait, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._timer_ms = None
-        self.tell(ev.TimePassed())
 
     def _pet_watchdog(self) -> None:
         """Also while there is no group: an engine that is away is no reason to be restarted."""
@@ -734,7 +692,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked_to_leave)
+            loop.add_signal_handler(number, self.asked_to_leave)
         self._pet_watchdog()
         self.audit.start()
         self._events_file.start()
@@ -763,9 +721,8 @@ class Daemon:
         self._notifier.stopping()
         if self._meter is not None:
             await self._meter.stop()
-        for timer in (self._timer, self._telling_timer):
-            if timer is not None:
-                timer.cancel()
+        self._alarm.set(None)
+        self._telling_alarm.set(None)
         self._releases.close()
         held = self.kernel.held()
         await self.kernel.close()
@@ -799,62 +756,13 @@ class Daemon:
         if self._original is not None:
             await self._original.close()
 
-    def _asked_to_leave(self) -> None:
+    def asked_to_leave(self) -> None:
+        """SIGTERM, or the verb: hand everything over, then end."""
         self.journal.record("leave_requested")
-        self._tell_now()
+        self.tell_what_waits()
         self.tell(ev.LeaveRequested())
 
-    # -- the operator -----------------------------------------------------------------------------------------------------
-
-    async def handle(self, verb: str, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """Answer one request of the control socket; raises Refused with a sentence for the operator."""
-        if verb in COMMANDS:
-            asked = {k: _told(request[k]) for k in ("vips", "node", "force", "within_ms") if request.get(k)}
-            by = str(request.get("by", "unknown"))
-            self.journal.record("command", verb=verb, **asked, by=by)
-            try:
-                async for said in self._carry_out(verb, request):
-                    yield said
-            except Refused as no:
-                self.journal.record("command_refused", verb=verb, by=by, reason=str(no))
-                raise
-        else:
-            async for said in self._carry_out(verb, request):
-                yield said
-
-    async def _carry_out(self, verb: str, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        match verb:
-            case "status":
-                yield {"result": self.status()}
-            case "events" if request.get("cluster"):
-                async for record in self._cluster_events(request):
-                    yield {"progress": record}
-                yield {"result": []}
-            case "events":
-                async for record in self.journal.follow(follow=bool(request.get("follow"))):
-                    yield {"progress": record}
-                yield {"result": []}
-            case "why":
-                self._need_group()
-                yield {"result": self._why(request)}
-            case "move":
-                async for line in self._move(request):
-                    yield line
-            case "drain" | "resume":
-                async for line in self._drain(request, draining=verb == "drain"):
-                    yield line
-            case "balance":
-                self._need_group()
-                self.tell(ev.BalanceRequested())
-                yield {"result": {"asked": "balance"}}
-            case "restart":
-                async for line in self._restart(request):
-                    yield line
-            case "leave":
-                self._asked_to_leave()
-                yield {"result": {"leaving": self.state.settings.node}}
-            case _:
-                raise Refused(f"there is no verb {verb!r}")
+    # -- what operators are told --------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, object]:
         """The answer to `status`."""
@@ -878,7 +786,7 @@ class Daemon:
             self.state,
             cluster=self.config.cluster.name,
             version=__version__,
-            since=self._since,
+            since=self.since,
             kernel=self.kernel.held(),
             duplicates=self.kernel.duplicates.describe(),
             witness=self._witness,
@@ -905,167 +813,12 @@ class Daemon:
             "put_back": self.kernel.times_put_back,
         }
 
-    def _need_group(self) -> None:
-        if self.state.phase is not Phase.SETTLED:
-            raise Refused(f"this node cannot do that now: it is {self.state.phase.value}; ask again in a moment")
-
-    def _node_called(self, name: object) -> NodeId:
-        if name is not None and not isinstance(name, str):
-            raise Refused(f"a node is named by a text, not {name!r}")
-        wanted = name or self.state.settings.node
-        for report in self.state.table.reports:
-            if report.name == wanted:
-                return report.node
-        present = ", ".join(sorted(r.name for r in self.state.table.reports)) or "none"
-        if wanted in self.state.settings.nodes:
-            raise Refused(f"node {wanted} is not in the group now (members: {present})")
-        raise Refused(f"there is no node {wanted!r} (members: {present})")
-
-    async def _carried_out(self, request: ev.Event, fact: Callable[[], bool]) -> bool:
-        """Put a request to the group until the fact is there; it is put again, as a message may be lost (hazard 21)."""
-        loop = asyncio.get_running_loop()
-        deadline, again = loop.time() + COMMAND_SECONDS_MAX, loop.time()
-        while not fact():
-            now = loop.time()
-            if now >= deadline:
-                return False
-            if now >= again:
-                again = now + ASK_AGAIN_SECONDS
-                self.tell(request)
-            else:
-                waiter: asyncio.Future[None] = loop.create_future()
-                self._changed.append(waiter)
-                await asyncio.wait({waiter}, timeout=min(deadline, again) - now)
-        return True
-
-    def _vips_called(self, names: list[str]) -> dict[VipKey, None]:
-        """By name, key or address, in this order, each once; of two with the same name those that are held."""
-        called: dict[str, list[Row]] = {}
-        for row in self.state.table.rows:
-            for name in {row.vip.name, row.key, *(t for a in row.vip.addresses for t in (a.ip, str(a)))}:
-                called.setdefault(name, []).append(row)
-        keys: dict[VipKey, None] = {}
-        for name in names:
-            found = called.get(name)
-            if not found:
-                raise Refused(f"there is no VIP {name!r}")
-            keys |= dict.fromkeys([row.key for row in found if row.holder is not None] or [found[0].key])
-        return keys
-
-    def _why(self, request: dict[str, Any]) -> dict[str, object]:
-        name = request.get("vip")
-        if not isinstance(name, str) or not name:
-            raise Refused("name the VIP")
-        key = next(iter(self._vips_called([name])))
-        return why_of(self.state, key, since=self._since.get(key), now_ms=now_ms())
-
-    async def _move(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        self._need_group()
-        target = request.get("node")
-        if not isinstance(target, str) or not target:
-            raise Refused("name the node to move to")
-        to = self._node_called(target)
-        wanted = request.get("vips")
-        if not isinstance(wanted, list) or not wanted or not all(isinstance(name, str) for name in wanted):
-            raise Refused("name at least one VIP to move")
-        keys = self._vips_called(wanted)
-        facts = facts_of(self.state)
-        rows = {row.key: row for row in self.state.table.rows}
-        for key in keys:
-            why = facts.why_not(to, key)
-            if why is not None and (why.forbids or why is NotEligible.DRAINING):
-                raise Refused(f"{target} cannot take {key.split('#')[0]}: {why.value}")
-            if rows[key].holder is None:
-                raise Refused(f"{key.split('#')[0]} is held by nobody now; it goes to whoever may hold it")
-
-        def done() -> int:
-            return sum(1 for row in self.state.table.rows if row.key in keys and row.holder == to == row.target)
-
-        if not await self._carried_out(ev.MoveRequested(tuple(keys), to), lambda: done() == len(keys)):
-            raise Refused(
-                f"only {done()} of {len(keys)} VIPs are on {target} after {COMMAND_SECONDS_MAX:.0f} s; see `status`"
-            )
-        yield {"result": {"moved": [k.split("#")[0] for k in keys], "to": target}}
-
-    async def _restart(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        self._need_group()
-        within = request.get("within_ms")
-        if not isinstance(within, int) or not 1000 <= within <= RESTART_SECONDS_MAX * 1000:
-            raise Refused(f"a restart takes from 1 to {RESTART_SECONDS_MAX:.0f} seconds")
-        try:
-            new = load(Path(self.config.path))
-            find_self(new, self.state.settings.node)
-        except ConfigError as wrong:
-            raise Refused(f"the new process could not start: {'; '.join(wrong.problems)}") from None
-        if (new.fence.mode, new.fence.mark) != (self.config.fence.mode, self.config.fence.mark):
-            raise Refused("the file has another fence `mode` or `mark`: that needs `systemctl restart wackamole`")
-        if not os.access(sys.executable, os.X_OK):
-            raise Refused(f"the new process could not start: {sys.executable} cannot be executed")
-        for report in self.state.table.reports:
-            if report.restart_ms:
-                raise Refused(f"{report.name} is being restarted; one at a time")
-
-        def announced() -> bool:
-            return any(r.node == self.state.me and r.restart_ms for r in self.state.table.reports)
-
-        self._tell_now()  # this process says nothing afterwards
-        if not await self._carried_out(ev.RestartRequested(within), announced):
-            raise Refused(f"the group did not answer for {COMMAND_SECONDS_MAX:.0f} s; see `status`")
-        yield {"result": {"node": self.state.settings.node, "within_ms": within, "held": len(self.kernel.held())}}
-
-    async def _drain(self, request: dict[str, Any], *, draining: bool) -> AsyncIterator[dict[str, Any]]:
-        self._need_group()
-        node = self._node_called(request.get("node"))
-        name = next(r.name for r in self.state.table.reports if r.node == node)
-        others = [r for r in self.state.table.reports if r.node != node and not r.draining]
-        if draining and not others and not request.get("force"):
-            raise Refused(f"{name} is the last member that is not drained; --force drains it all the same")
-
-        def is_so() -> bool:
-            return any(r.node == node and r.draining is draining for r in self.state.table.reports)
-
-        def left() -> int:
-            facts = facts_of(self.state)
-            return sum(
-                1
-                for row in self.state.table.rows
-                if row.holder == node
-                and (row.target != node or any(facts.why_not(n, row.key) is None for n in facts.candidates(row.key)))
-            )
-
-        held = sum(1 for row in self.state.table.rows if row.holder == node)
-        asked = ev.DrainRequested(node, draining)
-        if not await self._carried_out(asked, lambda: is_so() and (not draining or left() == 0)):
-            if not is_so():
-                raise Refused(f"the group did not answer for {COMMAND_SECONDS_MAX:.0f} s; see `status`")
-            raise Refused(
-                f"{name} still holds {left()} VIPs that should go after {COMMAND_SECONDS_MAX:.0f} s; see `status`"
-            )
-        yield {"result": {"node": name, "drain": draining, "vips_moved": held if draining else 0}}
-
 
 def _notify(config: Config) -> Notify:
     told = config.notify
     more = {packed(a.ip): vip.notify for vip in config.vips if vip.notify for a in vip.vip.addresses}
     cache = Cache(told.throttle, told.ping) if told.neighbours else None
     return Notify(told.hosts, more, cache, told.interval_ms / 1000)
-
-
-def _wanted(request: dict[str, Any]) -> Wanted:
-    """The filter that a request asks for; raises Refused."""
-    since, vip, node = (request.get(k) for k in ("since", "vip", "node"))
-    if since is not None and (isinstance(since, bool) or not isinstance(since, int | float)):
-        raise Refused("`since` is a time in seconds since 1970")
-    for name, given in (("vip", vip), ("node", node)):
-        if given is not None and not isinstance(given, str):
-            raise Refused(f"`{name}` is a name")
-    return Wanted(since, vip, node)
-
-
-def _told(value: object) -> str:
-    """What an operator gave, as the event log has it."""
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text[:ASKED_TEXT_MAX]
 
 
 def engine_for(config: Config, node: NodeConfig, run_dir: Path, journal: Journal) -> GroupEngine:

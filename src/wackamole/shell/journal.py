@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Generic, TypeVar
 
 HISTORY_MAX = 1000
 FOLLOWER_BACKLOG_MAX = 1000
@@ -46,6 +47,7 @@ WARNINGS = frozenset(
 DETAILS = frozenset({"kernel", "acquired", "released", "hook"})
 """Logged only when asked to be verbose; always in the history."""
 
+T = TypeVar("T")
 Entry = dict[str, object]
 COMMON_FIELDS = ("number", "time", "monotonic", "event")
 """What every entry has."""
@@ -63,6 +65,22 @@ def _quoted(text: str) -> str:
     return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+class Follower(Generic[T]):
+    """Somebody who reads what comes; one who is too slow misses some."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[T] = asyncio.Queue(FOLLOWER_BACKLOG_MAX)
+
+    def offer(self, entry: T) -> None:
+        """One more."""
+        if not self._queue.full():
+            self._queue.put_nowait(entry)
+
+    async def next(self) -> T:
+        """The next one, when it is there."""
+        return await self._queue.get()
+
+
 class Journal:
     """The daemon's log. Under systemd lines carry their priority (sd-daemon(3))."""
 
@@ -70,7 +88,7 @@ class Journal:
         self._verbose = verbose
         self._systemd = "JOURNAL_STREAM" in os.environ
         self._history: deque[Entry] = deque(maxlen=HISTORY_MAX)
-        self._followers: set[asyncio.Queue[Entry]] = set()
+        self._followers: set[Follower[Entry]] = set()
         self._number = 0
         self._listeners: list[Callable[[Entry], None]] = []
 
@@ -80,6 +98,10 @@ class Journal:
 
     def record(self, what: str, **fields: object) -> None:
         """Write one event down."""
+        self.put(what, fields)
+
+    def put(self, what: str, fields: Mapping[str, object]) -> None:
+        """The same, for those who have the fields together."""
         self.record_of(time.monotonic(), what, fields)
 
     def record_of(self, moment: float, what: str, fields: Mapping[str, object]) -> None:
@@ -96,8 +118,7 @@ class Journal:
         for listener in self._listeners:
             listener(entry)
         for follower in self._followers:
-            if not follower.full():
-                follower.put_nowait(entry)
+            follower.offer(entry)
         if what in DETAILS and not self._verbose:
             return
         if self._systemd:
@@ -109,13 +130,13 @@ class Journal:
 
     async def follow(self, *, follow: bool) -> AsyncIterator[Entry]:
         """The history, oldest first; then, if asked, what comes. A reader who is too slow misses some."""
-        queue: asyncio.Queue[Entry] = asyncio.Queue(FOLLOWER_BACKLOG_MAX)
+        follower = Follower[Entry]()
         if follow:
-            self._followers.add(queue)
+            self._followers.add(follower)
         try:
             for entry in tuple(self._history):
                 yield entry
             while follow:
-                yield await queue.get()
+                yield await follower.next()
         finally:
-            self._followers.discard(queue)
+            self._followers.discard(follower)

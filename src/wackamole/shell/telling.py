@@ -10,7 +10,6 @@ it again. New events wait for everybody's Has, so that their epoch is beyond all
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import queue
@@ -59,7 +58,6 @@ REPEATED = frozenset({"duplicate", "renewed_late"})
 REPEATED_MS = 60_000
 """What may go on and on is told once in this time, of each VIP."""
 REPEATED_MAX = 1000
-FOLLOWER_BACKLOG_MAX = 1000
 
 BYTES_MAX = 2 << 20
 """Of one file; there are two, of some 8000 events each."""
@@ -95,22 +93,6 @@ SPEAKERS: dict[str, Speaker | str] = {
     ),
 }
 """The records of the journal that are of common interest. What is not here is a node's own affair."""
-
-
-class Follower:
-    """Somebody who reads what comes; one who is too slow misses some."""
-
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[Entry] = asyncio.Queue(FOLLOWER_BACKLOG_MAX)
-
-    def offer(self, entry: Entry) -> None:
-        """One more."""
-        if not self._queue.full():
-            self._queue.put_nowait(entry)
-
-    async def next(self) -> Entry:
-        """The next one, when it is there."""
-        return await self._queue.get()
 
 
 class Telling:

@@ -13,6 +13,7 @@ import secrets
 from collections import deque
 from typing import Protocol
 
+from ..connecting import Connecting
 from ..contract import DISPATCH_BUDGET, PAYLOAD_BYTES_MAX, Joined, Listener, Lost
 from .cmap import read_numbers
 from .conf import timings
@@ -47,7 +48,7 @@ class CorosyncEngine:
         self._listener: Listener | None = None
         self._connection: Connection | None = None
         self._membership: Membership | None = None
-        self._connecting: asyncio.Task[None] | None = None
+        self._connecting = Connecting()
         self._outbox: deque[bytes] = deque()
         self._outbox_timer: asyncio.TimerHandle | None = None
         self._hello_timer: asyncio.TimerHandle | None = None
@@ -82,9 +83,7 @@ class CorosyncEngine:
     async def leave(self) -> None:
         """Say goodbye; a private Corosync is stopped."""
         self._listener = None
-        if self._connecting is not None:
-            self._connecting.cancel()
-            self._connecting = None
+        self._connecting.cancel()
         self._goodbye()
         self._drop()
         if self._managed is not None:
@@ -105,9 +104,8 @@ class CorosyncEngine:
     # -- connecting ---------------------------------------------------------------------------------------------------------
 
     def _connect_again(self, pause_s: float = 0.0) -> None:
-        if self._connecting is None and self._listener is not None:
-            self._connecting = asyncio.get_running_loop().create_task(self._connect(pause_s))
-            self._connecting.add_done_callback(_report)
+        if not self._connecting.under_way and self._listener is not None:
+            self._connecting.begin(self._connect(pause_s))
 
     async def _connect(self, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
@@ -130,7 +128,7 @@ class CorosyncEngine:
                     await self._managed.ensure()
                 except CorosyncRefused as wrong:
                     self._record("engine_refused", reason=str(wrong))
-        self._connecting = None
+        self._connecting.over()
         self._read_timers()
 
     def _open(self) -> None:
@@ -263,9 +261,3 @@ class CorosyncEngine:
         self._drop()
         self._reconnects += 1
         self._connect_again(pause_s)
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    """An exception that nobody expected is the loop's business: it must not vanish with the task."""
-    if not task.cancelled() and (wrong := task.exception()) is not None:
-        task.get_loop().call_exception_handler({"message": "connecting failed", "exception": wrong, "task": task})

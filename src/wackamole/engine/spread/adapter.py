@@ -14,6 +14,7 @@ import socket
 from typing import Protocol
 
 from ...core.model import NodeId
+from ..connecting import Connecting
 from ..contract import DISPATCH_BUDGET, PAYLOAD_BYTES_MAX, Joined, Listener, Lost
 from . import codec
 from .address import SpreadAddress
@@ -164,7 +165,7 @@ class SpreadEngine:
         self._listener: Listener | None = None
         self._wire: _Wire | None = None
         self._membership: GroupMembership | None = None
-        self._connecting: asyncio.Task[None] | None = None
+        self._connecting = Connecting()
         self._more = False
         self._joined = False
         self._serial = 0
@@ -193,9 +194,7 @@ class SpreadEngine:
     async def leave(self) -> None:
         """Say goodbye, and wait until the daemon has heard it."""
         self._listener = None
-        if self._connecting is not None:
-            self._connecting.cancel()
-            self._connecting = None
+        self._connecting.cancel()
         wire = self._wire
         self._goodbye()
         if wire is not None:
@@ -216,9 +215,8 @@ class SpreadEngine:
     # -- connecting ---------------------------------------------------------------------------------------------------------
 
     def _connect_again(self, pause_s: float = 0.0) -> None:
-        if self._connecting is None and self._listener is not None:
-            self._connecting = asyncio.get_running_loop().create_task(self._connect(pause_s))
-            self._connecting.add_done_callback(_report)
+        if not self._connecting.under_way and self._listener is not None:
+            self._connecting.begin(self._connect(pause_s))
 
     async def _connect(self, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
@@ -236,7 +234,7 @@ class SpreadEngine:
                 break
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, self._retry_s)
-        self._connecting = None
+        self._connecting.over()
         self._wire = wire
         self._membership = GroupMembership(self._group, self._session, wire.ready.result(), secrets.randbits(64))
         wire.engine = self
@@ -339,9 +337,3 @@ class SpreadEngine:
             self._goodbye()
             self._reconnects += 1
             self._connect_again(pause_s)
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    """An exception that nobody expected is the loop's business: it must not vanish with the task."""
-    if not task.cancelled() and (wrong := task.exception()) is not None:
-        task.get_loop().call_exception_handler({"message": "connecting failed", "exception": wrong, "task": task})

@@ -39,14 +39,18 @@ def neighbour_advertisement(mac: bytes, ip: bytes, *, router: bool = False) -> b
     return icmpv6(mac, ip, ALL_NODES_MAC, ALL_NODES, body)
 
 
+def checksum(content: bytes) -> bytes:
+    """RFC 1071, of an even number of bytes."""
+    total = sum(struct.unpack(f"!{len(content) // 2}H", content))
+    total = (total >> 16) + (total & 0xFFFF)
+    return struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
+
+
 def icmpv6(mac: bytes, source: bytes, to_mac: bytes, to: bytes, body: bytes) -> bytes:
     """A frame of neighbour discovery; `body` is 32 bytes, its checksum still 0."""
-    total = sum(struct.unpack("!36H", source + to + struct.pack("!II", len(body), 58) + body))
-    total = (total >> 16) + (total & 0xFFFF)
-    total += total >> 16
-    checksum = struct.pack("!H", ~total & 0xFFFF)
     header = struct.pack("!IHBB", 0x60000000, len(body), 58, 255) + source + to
-    return to_mac + mac + b"\x86\xdd" + header + body[:2] + checksum + body[4:]
+    summed = checksum(source + to + struct.pack("!II", len(body), 58) + body)
+    return to_mac + mac + b"\x86\xdd" + header + body[:2] + summed + body[4:]
 
 
 def frames(mac: bytes, ip: bytes, *, router: bool = False) -> tuple[bytes, ...]:

@@ -25,10 +25,10 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..clock import boottime_ms
 from . import nfnetlink as nft
 from .nfnetlink import NFPROTO_NETDEV, Message, Nftables, NftablesError
 
@@ -370,8 +370,3 @@ def may_look(nftables: Nftables) -> bool:
     except NftablesError:
         return False
     return True
-
-
-def boottime_ms() -> int:
-    """CLOCK_BOOTTIME in milliseconds."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000

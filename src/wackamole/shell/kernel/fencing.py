@@ -18,7 +18,8 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from .fence import Fence, FenceRefused, Guarded, boottime_ms
+from ..clock import boottime_ms
+from .fence import Fence, FenceRefused, Guarded
 from .nfnetlink import Changes, NftablesError
 
 LOOK_SECONDS = 1.0

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from .nfnetlink import high_descriptor
 from .routes import RoutingTables
+from .rtnl import Placed, Rtnl
 
 ARMED, DONE = b"a", b"d"
 TRIES = 5
@@ -114,15 +115,23 @@ def _watch(read_end: int, tell: int) -> None:
 
 
 def remove_ours(rtnl: RoutingTables) -> int:
-    """Remove every address, route and rule that carries our tag. Returns how many addresses there were."""
-    count = 0
+    """Remove every address, route and rule that carries our tag. Returns how many addresses went."""
+    found, refused = remove_addresses(rtnl)
+    rtnl.take(rtnl.ours())
+    return len(found) - len(refused)
+
+
+def remove_addresses(rtnl: Rtnl) -> tuple[tuple[Placed, ...], dict[Placed, int]]:
+    """Remove every address that carries our tag. Returns those that there were, and the errno of each that stays."""
+    found: dict[Placed, None] = {}
+    refused: dict[Placed, int] = {}
     for _ in range(TRIES):  # a list that others change while it is read may lack some
         ours = [a for a in rtnl.addresses() if a.ours]
+        refused = rtnl.delete(ours)
         if not ours:
             break
-        count += len(ours) - len(rtnl.delete(ours))
-    rtnl.take(rtnl.ours())
-    return count
+        found |= dict.fromkeys(ours)
+    return tuple(found), refused
 
 
 def descriptors_close_high_first() -> bool:

@@ -29,7 +29,7 @@ from itertools import count, islice
 from ...advice import Neighbours
 from ...config import HostsConfig
 from ...core.model import Vip
-from .announce import ND_OVERRIDE, Announcement, Sender, gratuitous_arp, icmpv6
+from .announce import ND_OVERRIDE, Announcement, Sender, checksum, gratuitous_arp, icmpv6
 from .fence import Guarded
 from .neighbourhood import Host, Neighbourhood, is_host, own_neighbours, within
 from .rtnl import Rtnl
@@ -76,13 +76,6 @@ class Notify:
 
 
 # -- frames -------------------------------------------------------------------------------------------------------------
-
-
-def checksum(content: bytes) -> bytes:
-    """RFC 1071, of an even number of bytes."""
-    total = sum(struct.unpack(f"!{len(content) // 2}H", content))
-    total = (total >> 16) + (total & 0xFFFF)
-    return struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
 
 
 def echo_request(mac: bytes, source: bytes, to_mac: bytes, to: bytes) -> bytes:

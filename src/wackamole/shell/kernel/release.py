@@ -13,10 +13,10 @@ import socket
 from dataclasses import dataclass
 
 from .fence import GATE, KEY, remove_table
+from .guard import remove_addresses
 from .keeper import shown
 from .nfnetlink import Nftables, NftablesError
 from .routes import RoutingTables
-from .rtnl import Placed
 
 NO_NFTABLES = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
 """A kernel without nf_tables: nobody can have made a fence."""
@@ -99,12 +99,7 @@ def _remove_addresses() -> tuple[tuple[tuple[str, str], ...], int]:
         entries = rtnl.ours()
         kept = rtnl.take(entries)
         names = {link.index: link.name for link in rtnl.links()}
-        found: dict[Placed, None] = {}
-        refused: dict[Placed, int] = {}
-        for _ in range(2):  # a list that others change while it is read may lack some
-            ours = [a for a in rtnl.addresses() if a.ours]
-            refused = rtnl.delete(ours)
-            found |= dict.fromkeys(ours)
+        found, refused = remove_addresses(rtnl)
     finally:
         rtnl.close()
     if errno.EPERM in (*refused.values(), *kept.values()):
