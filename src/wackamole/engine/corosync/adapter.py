@@ -25,6 +25,10 @@ RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.02, 2.0
 OUTBOX_MAX = 4096
 """Frames that wait for Corosync to take them; beyond that it is as good as dead."""
 OUTBOX_RETRY_SECONDS = 0.005
+FORMED_FACTOR = 1.25
+"""By so many times the detection the others have a ring without a Corosync that died."""
+HEARD_SECONDS = 0.4
+"""A Corosync that starts is heard no sooner: knet takes a link for up at the second answer, and asks every 0.2 s."""
 HELLO_AGAIN_SECONDS = 0.5
 WELCOME_SECONDS_MAX = 5.0
 """A newcomer whom nobody welcomes starts over: the members that CPG names may be dead (hazard 13)."""
@@ -124,6 +128,10 @@ class CorosyncEngine:
             pause = min(pause * 1.5, RETRY_SECONDS_MAX)
             if self._managed is not None and self._managed.running() is None:
                 self._record("engine_died", reason=self._managed.last_words())
+                # Heard while the others form their ring without it, it would break that, after so long a silence that the
+                # halves count each other as dead.
+                given_up_s = FORMED_FACTOR * self._managed.detection_ms / 1000
+                await asyncio.sleep(max(0.0, given_up_s - HEARD_SECONDS))
                 try:
                     await self._managed.ensure()
                 except CorosyncRefused as wrong:
