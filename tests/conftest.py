@@ -8,10 +8,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from wackamole.lab.lab import Lab, Layout
 
 NEEDED = ("ip", "nft", "corosync")
+
+settings.register_profile(  # no test depends on how fast it runs, and a folder for all examples is what they mean
+    "any machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("any machine")
 
 
 def why_no_lab() -> str | None:

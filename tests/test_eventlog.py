@@ -7,7 +7,7 @@ import re
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wackamole import eventlog
@@ -183,13 +183,11 @@ notes: st.SearchStrategy[eventlog.Note] = st.one_of(
 
 
 @given(notes)
-@settings(deadline=None)
 def test_every_note_comes_back_as_it_was(note: eventlog.Note) -> None:
     assert decode(encode(note)) == note
 
 
 @given(notes, st.data())
-@settings(deadline=None)
 def test_a_damaged_note_is_another_note_or_a_note_error(note: eventlog.Note, data: st.DataObject) -> None:
     body = bytearray(encode(note))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -79,13 +79,13 @@ def is_config_or_problems(text: str) -> None:
 
 
 @given(documents)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_document_is_a_config_or_has_problems(text: str) -> None:
     is_config_or_problems(text)
 
 
 @given(st.text(max_size=300))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_is_a_config_or_has_problems(text: str) -> None:
     is_config_or_problems(text)
 

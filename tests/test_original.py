@@ -6,7 +6,7 @@ import struct
 from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wackamole.config import Config, ConfigError, parse
@@ -133,7 +133,6 @@ RECORDS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(told=st.lists(RECORDS, min_size=1, max_size=8))
 def test_every_record_has_its_900_bytes_and_ends_its_names(told: list[Record]) -> None:
     found = encode(told)
@@ -204,7 +203,6 @@ def test_a_mistake_is_told_at_its_place(text: str, words: str) -> None:
     assert words in sentence
 
 
-@settings(deadline=None)
 @given(text=st.text(max_size=30) | st.from_regex(r"[0-9.]{0,16}:[0-9]{0,6}", fullmatch=True))
 def test_any_text_is_an_address_or_a_sentence(text: str) -> None:
     try:

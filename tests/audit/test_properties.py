@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wackamole.audit import Kind, Report, Verdict, audit
@@ -42,7 +42,7 @@ def judged(hosts: list[Host], *, heard_every: int = 1, latency: int = 0, limit_m
     return audit(files(hosts), until=end, uncovered_max=None if limit_ms is None else limit_ms * 1000)
 
 
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=60)
 
 
 @few

@@ -93,13 +93,13 @@ def judge(text: str, kind: Kind, *, node: str | None = None, engine: str | None 
         parse(done.toml)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXTS, st.sampled_from(Kind), st.sampled_from([None, "a", "z"]), st.sampled_from([None, "corosync", "spread"]))
 def test_any_text_of_any_kind(text: str, kind: Kind, node: str | None, engine: str | None) -> None:
     judge(text, kind, node=node, engine=engine)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXTS, TEXTS)
 def test_any_two_hosts(a: str, b: str) -> None:
     for kind in Kind:
@@ -109,7 +109,7 @@ def test_any_two_hosts(a: str, b: str) -> None:
             parse(done.toml)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(TEXTS)
 def test_any_text_is_detected_or_not(text: str) -> None:
     assert detect(text) in (None, *Kind)
@@ -122,7 +122,7 @@ ADDRESSES = st.tuples(st.integers(1, 223).filter(lambda n: n != 127), st.integer
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(ADDRESSES, st.integers(24, 32), st.sampled_from(["", "eth0", "bond0.5"])), min_size=1, max_size=40

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wackamole import wire
@@ -180,7 +180,7 @@ def is_bounded(made: Wired) -> None:
 
 
 @given(st.sampled_from(NODES), st.sampled_from(Partition), st.lists(st.tuples(hostile, st.integers(0, 9)), max_size=12))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 def test_a_hostile_member_breaks_nobody(
     attacker: NodeId, partition: Partition, said: list[tuple[say.Message, int]]
 ) -> None:

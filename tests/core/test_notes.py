@@ -102,7 +102,7 @@ def plain(state: State, event: MessageDelivered, now_ms: int) -> None:
 
 
 @given(steps)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_note_changes_no_state_that_a_beat_does_not_change(said: list[tuple[str, int]]) -> None:
     made = world()
     play(made, said, notes=True)

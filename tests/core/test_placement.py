@@ -398,7 +398,7 @@ def moves_until_rest(loop: Loop) -> list[tuple[NodeId, NodeId]]:
 )  # swings, or moves for nothing, if it is not asked whether it is a relief
 @example([1] * 24, ([245, 0, 0], [60, 60, 10], [1, 2, 1]))  # if what a VIP costs is left out of that
 @example([1] * 22, ([82, 0, 0], [60, 60, 41], [2, 3, 2]))  # if the loads need not follow first
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_where_loads_follow_the_vips_balance_comes_to_rest(
     vips: list[int], cluster: tuple[list[int], list[int], list[int]]
 ) -> None:
@@ -409,7 +409,7 @@ def test_where_loads_follow_the_vips_balance_comes_to_rest(
 @example([3, 3], ([0, 0], [60, 1], [1, 1]))
 @example([1] * 12, ([0, 0], [20, 60], [1, 1]))
 @example([1] * 24, ([0, 0], [10, 60], [1, 1]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_of_two_hosts_one_relieves_the_other_and_nothing_goes_back(
     vips: list[int], cluster: tuple[list[int], list[int], list[int]]
 ) -> None:
@@ -417,7 +417,7 @@ def test_of_two_hosts_one_relieves_the_other_and_nothing_goes_back(
 
 
 @given(st.lists(st.integers(0, 400), min_size=2, max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_with_constant_loads_balance_comes_to_rest(own: list[int]) -> None:
     loop = Loop([1] * 8, own, [0] * len(own), [1] * len(own))
     moves = sum(len(loop.round()) for _ in range(20 * QUIET_ROUNDS))

@@ -505,7 +505,7 @@ def test_a_spread_daemon_that_is_restarted_before_anybody_noticed(spread: Spread
     spread.kill_engine(NODES[0])
     until(spread, lambda: any("lost" in e for e in spread.events(NODES[0])), "its member says so")
     spread.restart_engine(NODES[0])
-    until(spread, lambda: sum("joined" in e for e in spread.events(NODES[0])) == 2, "it is a member again")
+    until(spread, lambda: sum("joined" in e for e in spread.events(NODES[0])) > 1, "it is a member again")
     together(spread, *NODES)
     assert NODES[0] in {n for v in views(spread, NODES[1])[before:] for n in v["came"]}
     check_view_ids(spread)

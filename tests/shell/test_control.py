@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wackamole.client import NotReachable, ask, converse
@@ -115,7 +115,7 @@ def test_rubbish_gets_an_answer(path: Path, content: bytes, words: str) -> None:
 
 
 @given(content=st.binary(max_size=200))
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30)
 def test_after_any_bytes_the_next_client_is_served(path: Path, content: bytes) -> None:
     def talk() -> Any:
         raw(path, content + b"\n")

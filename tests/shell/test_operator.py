@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wackamole.config import find_self, parse
@@ -144,7 +144,7 @@ requests = st.fixed_dictionaries(
 
 
 @given(asks=st.lists(requests, min_size=1, max_size=20))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 def test_any_request_gets_an_answer_or_a_sentence(talk: Any, asks: list[dict[str, Any]]) -> None:
     async def conversation(daemon: Daemon) -> None:
         for request in asks:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import stat
 import struct
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wackamole.original import DONE, NOT_DONE, Claim, ControlAddress, Record, encode
@@ -170,7 +171,7 @@ def test_what_cannot_be_listened_on_is_a_sentence(address: ControlAddress, tmp_p
 
 
 @given(rubbish=st.binary(min_size=1, max_size=50).filter(lambda b: b[0] > 2))
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=20)
 def test_a_wrong_command_ends_it_and_harms_nothing(address: ControlAddress, rubbish: bytes) -> None:
     cluster = Cluster()
 
@@ -186,7 +187,7 @@ def test_a_wrong_command_ends_it_and_harms_nothing(address: ControlAddress, rubb
 
 
 @given(sent=st.binary(max_size=8))
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=15)
 def test_after_any_bytes_the_next_client_is_served(
     address: ControlAddress, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +244,9 @@ def test_who_reads_nothing_is_dropped(address: ControlAddress, monkeypatch: pyte
             s.sendall(LIST * COMMANDS_MAX)
             for _ in range(CLIENTS_MAX):  # others are served meanwhile
                 assert said(address, FAIL) == DONE
+            hung_up = select.poll()
+            hung_up.register(s, 0)
+            assert hung_up.poll(SECONDS_MAX * 1000)
             return len(until_closed(s))
 
     assert serve(address, Cluster(records=RECORDS * 127), talk) < len(whole) * COMMANDS_MAX

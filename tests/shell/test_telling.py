@@ -191,7 +191,7 @@ ops = st.lists(
 
 
 @given(ops)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_whatever_happens_nothing_is_lost_and_nothing_is_there_twice(steps: list[tuple[str, NodeId, int]]) -> None:
     """Of members that live. What one that dies had not yet told is lost with it."""
     group = Group()

@@ -428,12 +428,15 @@ class Lab:
     # -- trouble --------------------------------------------------------------------------------------------------------
 
     def crash(self, node: str) -> float:
-        """The host is gone at once: its ports, then all its processes, then its kernel's state. Returns when (monotonic)."""
+        """The host is gone at once: nothing of it runs any more when its ports go down, so that no process sees that and
+        acts on it; then its kernel's state goes. Returns when (monotonic)."""
         self._known(node)
         if not (NETNS / self.layout.namespace(node)).exists():
             raise LabRefused(f"{node} has crashed already; `wackamole lab start {node}`")
         switch = self.layout.namespace(SWITCH)
+        running = processes_in(self.layout.namespace(node))
         when = time.monotonic()
+        _send(signal.SIGSTOP, *running)
         ip(*[f"link set {port} down" for port in self._ports(node)], namespace=switch)
         _kill_all(self.layout.namespace(node))
         self._reap(node)
@@ -491,9 +494,7 @@ class Lab:
         if not pids or None in pids:
             raise LabRefused(f"{node} runs no {'process' if what == 'all' else what}")
         when = time.monotonic()
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)  # type: ignore[arg-type]
+        _send(number, *[p for p in pids if p is not None])
         return when
 
     def flush_rules(self, node: str) -> float:
@@ -708,13 +709,17 @@ def _kill_all(namespace: str) -> None:
         found = processes_in(namespace)
         if not found:
             return
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _send(signal.SIGKILL, *found)
         for pid in found:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
         time.sleep(0.01)
+
+
+def _send(number: signal.Signals, *pids: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _remove_namespace(namespace: str) -> None:
