@@ -128,7 +128,7 @@ def test_a_change_during_a_change_gives_no_view_of_its_own() -> None:
         ("1 2", "2", "", True),
         ("1 2 3", "3", "", True),
         ("1 2 3 4", "4", "", True),
-        ("1 2", "", "3:HOST_LOST 4:PROCESS_DIED", True),
+        ("1 2", "", "3:HOST_LOST 4:DISCONNECTED", True),
     ]
     assert [v.id for v in views(bob)] == [v.id for v in views(alice)][1:]
     assert [short(v) for v in views(carol)][-2:] == [
@@ -139,13 +139,13 @@ def test_a_change_during_a_change_gives_no_view_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "why"), [("leave", Left.LEFT), ("disconnect", Left.PROCESS_DIED), ("crash", Left.PROCESS_DIED)]
+    ("file", "why"), [("leave", Left.LEFT), ("disconnect", Left.DISCONNECTED), ("crash", Left.DISCONNECTED)]
 )
 def test_the_three_ways_out(file: str, why: Left) -> None:
     for talk in conversations(file):
         reasons = [reason for v in views(recorded(file, talk.label)) for _, reason in v.left]
         if reasons:
-            assert set(reasons) <= {why, Left.PROCESS_DIED}
+            assert set(reasons) <= {why, Left.DISCONNECTED}
             assert why in reasons
             return
     pytest.fail("nobody saw anybody go")
