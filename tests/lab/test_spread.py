@@ -78,3 +78,25 @@ def test_with_a_key_what_members_say_is_sealed(make_lab: Callable[..., Lab], tmp
         assert status["engine"]["refused"] == "0"
     lab.crash("b")
     lab.until_settled(("a", "c"))
+
+
+@pytest.mark.parametrize("wrong", ["another", "none"])
+def test_who_has_another_key_waits_outside_and_serves_nothing(
+    make_lab: Callable[..., Lab], tmp_path: Path, wrong: str
+) -> None:
+    keys = [tmp_path / "web.key", tmp_path / "old.key"]
+    for key in keys:
+        write_new(key)
+    line = f'key_file = "{keys[0]}"'
+    lab = make_lab(engine="spread", cluster=line)
+    for node in "ab":
+        lab.start(node)
+    lab.until_settled(("a", "b"))
+    lab.start("c", lab.layout.config.replace(line, f'key_file = "{keys[1]}"' if wrong == "another" else ""))
+    lab.until(lambda: "cannot be understood" in lab.log("c"), within_s=60, story="c gives way")
+    lab.until_settled(("a", "b"))
+    assert not lab.kernel("c")
+    status = lab.status("c")
+    assert status is not None
+    assert any("the same key_file" in said for said in status["warnings"])
+    assert "duplicate" not in lab.log("a") + lab.log("b")
