@@ -349,6 +349,14 @@ def test_what_is_unfinished_at_a_change_is_dropped_by_all(change: Callable[[], l
     assert member.take(*said(B, b"next", 2)) == [Delivered(NodeId(2), b"next")]
 
 
+def test_a_stranger_who_comes_and_goes_costs_no_large_payload() -> None:
+    member = three()
+    stranger = "#mallory#d2"
+    first, *rest = said(B, bytes(3 * CHUNK_BYTES))
+    coming = changed(Cause.JOIN, stranger, 4, A, B, stranger, C)
+    assert member.take(first, coming, *rest) == [Delivered(NodeId(2), bytes(3 * CHUNK_BYTES))]
+
+
 def test_chunks_that_do_not_fit_together_are_dropped() -> None:
     joiner = Joiner()
     one, two, three_ = split(bytes(3 * CHUNK_BYTES), 5)

@@ -101,7 +101,6 @@ class GroupMembership:
     def _on_membership(self, change: Membership) -> list[EngineEvent]:
         if change.group != self._group or self.me not in change.members:
             return []
-        self._joiner.clear()
         intermediate = change.cause is Cause.NETWORK and change.group_id[2] != 1
         of_strangers = change.cause is not Cause.NETWORK and all(self._node(n) is None for n in change.sets[0])
         for node, process in self._processes.items():
@@ -109,7 +108,10 @@ class GroupMembership:
                 self._gone[node] = Left.DISCONNECTED if intermediate else _REASONS.get(change.cause, Left.HOST_LOST)
         self._listed = change.members
         self._between = intermediate
-        if intermediate or (of_strangers and self._view is not None):
+        if of_strangers and self._view is not None:
+            return []
+        self._joiner.clear()
+        if intermediate:
             return []
         processes = self._one_per_node(change)
         if processes[self._mine] != self.me:
