@@ -86,3 +86,23 @@ def test_a_mistake_about_the_engine_is_told_at_its_place(more: str, place: str, 
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].startswith(place)
     assert words in caught.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [("Shop::announce", "Shop::announce($vip, \\\\@more, {})"), ("announce", "announce($vip, \\\\@more, {})")],
+)
+def test_a_function_without_a_colon_is_a_perl_function_as_well(function: str, call: str) -> None:
+    """As the original took it: only MODULE:FUNCTION with a single colon is a shared object."""
+    done = converted(f"PerlUse Shop\nRunDynamic {function} on up\n")
+    assert call in done.toml
+    assert [r.fate for r in done.remarks if r.said.startswith("RunDynamic")] == [Fate.CHANGED]
+
+
+def test_what_is_no_name_of_a_perl_function_is_left_out_and_put_into_no_command() -> None:
+    done = converted('RunDynamic "Shop::x(`id`)" on up\nRunDynamic lib.so:f post up\n')
+    told = [r for r in done.remarks if r.said.startswith("RunDynamic")]
+    assert [r.fate for r in told] == [Fate.LEFT_OUT, Fate.LEFT_OUT]
+    assert "no name of a Perl function" in told[0].sentence
+    assert "a shared object is not loaded" in told[1].sentence
+    assert "id" not in "".join(line for line in done.toml.splitlines() if not line.startswith("#"))

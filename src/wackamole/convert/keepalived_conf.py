@@ -59,11 +59,15 @@ _INSTEAD = {
     ),
 }
 _DETAILS = frozenset(
-    "accept check_unicast_src debug dont_track_primary down_timer_adverts global_tracking higher_prio_send_advert"
-    " init_fail kernel_rx_buf_size linkbeat_use_polling lower_prio_no_advert mcast_dst_ip mcast_src_ip native_ipv6"
-    " no_virtual_ipaddress old_unicast_checksum preempt promote_secondaries skip_check_adv_addr strict_mode"
-    " sync_group_tracking_weight timer_expired_backup track_src_ip unicast_fault_no_peer unicast_src_ip unicast_ttl use_ipvlan"
-    " v3_checksum_as_v2 version vmac_addr vmac_garp_intvl vmac_xmit_base vrf vrrp_version".split()
+    (
+        *("accept", "check_unicast_src", "debug", "dont_track_primary", "down_timer_adverts", "global_tracking"),
+        *("higher_prio_send_advert", "init_fail", "kernel_rx_buf_size", "linkbeat_use_polling"),
+        *("lower_prio_no_advert", "mcast_dst_ip", "mcast_src_ip", "native_ipv6", "no_virtual_ipaddress"),
+        *("old_unicast_checksum", "preempt", "promote_secondaries", "skip_check_adv_addr", "strict_mode"),
+        *("sync_group_tracking_weight", "timer_expired_backup", "track_src_ip", "unicast_fault_no_peer"),
+        *("unicast_src_ip", "unicast_ttl", "use_ipvlan", "v3_checksum_as_v2", "version", "vmac_addr"),
+        *("vmac_garp_intvl", "vmac_xmit_base", "vrf", "vrrp_version"),
+    )
 )
 """Statements of an instance or a group that say nothing about what is served, or by whom."""
 _READ = (
