@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from wackamole import config
 from wackamole.config import Config, ConfigError
 from wackamole.convert import Converted, Fate, Options, Source, convert, load
 from wackamole.original import ControlAddress
@@ -43,6 +46,15 @@ def test_a_control_socket_that_cannot_be_is_left_out_with_its_reason(control: st
     assert found.control.original is None
     assert len(found.notes) == 1
     assert found.notes[0].startswith("wackamole.conf:5:1  left out  Control = ")
+
+
+def test_an_old_file_in_latin_1_is_read_directly(tmp_path: Path) -> None:
+    file = tmp_path / "wackamole.conf"
+    file.write_bytes(b"# f\xfcr den Laden\n" + CONF.encode())
+    assert config.load(file).cluster.name == "shop"
+    file.write_bytes(b"# f\xfcr den Laden\n[cluster]\n")
+    with pytest.raises(ConfigError, match=r"wackamole.conf:1  is not UTF-8 text"):
+        config.load(file)
 
 
 def test_our_own_socket_is_none_of_the_originals() -> None:
