@@ -431,8 +431,8 @@ class Daemon:
 
     def _bad_message(self, sender: NodeId, wrong: Exception) -> None:
         self._bad_messages += 1
-        if self._bad_messages < 10:
-            self.journal.record("bad_message", sender=sender, reason=str(wrong))
+        if self._bad_messages & (self._bad_messages - 1) == 0:  # the 1st, 2nd, 4th, 8th …: told, and never a flood
+            self.journal.record("bad_message", sender=sender, reason=str(wrong), times=self._bad_messages)
         if self._newcomer.gives_way(sender, wrong):
             self._spawn(self.engine.rejoin(self._newcomer.why, NOT_UNDERSTOOD_SECONDS))
 
