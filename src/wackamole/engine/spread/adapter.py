@@ -11,11 +11,10 @@ import asyncio
 import hashlib
 import secrets
 import socket
-from typing import Protocol
 
 from ...core.model import NodeId
 from ..connecting import Connecting
-from ..contract import DISPATCH_BUDGET, PAYLOAD_BYTES_MAX, Joined, Listener, Lost
+from ..contract import DISPATCH_BUDGET, PAYLOAD_BYTES_MAX, Joined, Listener, Lost, Recorder
 from . import codec
 from .address import SpreadAddress
 from .chunks import split
@@ -42,12 +41,6 @@ def group_name(cluster: str) -> str:
     if codec.is_name(found, codec.GROUP_NAME_MAX):
         return found
     return f"wackamole/{hashlib.blake2b(cluster.encode(), digest_size=10).hexdigest()}"
-
-
-class Recorder(Protocol):
-    """Where facts for people go."""
-
-    def __call__(self, what: str, **fields: object) -> None: ...
 
 
 class _Wire(asyncio.Protocol):
