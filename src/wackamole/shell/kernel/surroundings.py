@@ -175,6 +175,10 @@ class Surroundings:
                     found.setdefault(index, set()).add(packed(address.ip))
         return tuple(Guarded(i, self.links[i].name, frozenset(ips)) for i, ips in sorted(found.items()))
 
+    def segment(self, index: int) -> set[int]:
+        """The interfaces with a subnet of the same segment as this one, and itself."""
+        return self._segment(index, self._networks())
+
     def _networks(self) -> dict[int, set[Network]]:
         found: dict[int, set[Network]] = {}
         for a in self.foreign:
