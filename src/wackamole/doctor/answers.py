@@ -84,7 +84,7 @@ def _may_answer(host: Host, ip: str) -> bool | None:
     for vip in host.status["vips"]:
         if any(text.partition("/")[0] == ip for text in vip["addresses"]):
             return bool(vip["moving"] or vip["holder"] not in (None, host.status["node"]))
-    return None
+    return True  # the daemon has another file than was read here, and others may have this one
 
 
 def _questions(host: Host) -> tuple[dict[Place, bytes], int]:

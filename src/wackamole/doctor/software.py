@@ -85,15 +85,16 @@ def kernel(host: Host) -> Finding:
     wrong = kernel_too_old(release)
     if wrong is not None:
         return wrong
-    fence = host.configured().fence
-    if host.status is not None and fence.mode == "nftables":
-        if host.status["fence"].get("proven") is False:
+    running = host.status["fence"] if host.status is not None else {}
+    if running.get("mode") == "nftables":
+        if not running["proven"]:
             return problem(
                 "the fence is not proven: an interface cannot be fenced, or this kernel closes a dying process's"
                 " descriptors in the wrong order; others wait for the lease when the daemon dies",
                 "wackamole events --local  # fence_broken says which",
             )
-        return ok(f"Linux {release}; its fence is up on {', '.join(host.status['fence']['interfaces'])}")
+        return ok(f"Linux {release}; its fence is up on {', '.join(running['interfaces'])}")
+    fence = host.configured().fence
     if fence.mode == "off":
         return problem(
             "the config asks for no fence: a frozen host's VIPs stay up beside their new owner's",

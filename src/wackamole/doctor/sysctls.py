@@ -101,10 +101,10 @@ def arp_announce(host: Host) -> Finding:
 
 def rp_filter(host: Host) -> Finding:
     """A strict filter drops what comes in by another interface than the way back goes."""
+    shared = [link for link in _shared(host) if _on("rp_filter", link) == 1]
     strict = [link for link, _ in host.segments(4) if _on("rp_filter", link) == 1]
-    if not strict:
+    if not strict and not shared:
         return ok("no interface with VIPs filters strictly by the way back")
-    shared = [link for link in strict if link in _shared(host)]
     if shared:
         return problem(
             f"rp_filter is 1 on {_names(shared)}, and another interface is in the same segment: what comes in by the one"
