@@ -63,14 +63,14 @@ def test_quiet_sends_nothing_and_otherwise_only_probes_and_echoes(segment: Segme
 
 
 def kinds(ear: socket.socket) -> set[str]:
-    """What HOST has sent, but for the reports of multicast groups that its kernel sends by itself (RFC 3810)."""
+    """What HOST has sent, but for what its kernel sends by itself: reports of multicast groups, questions for routers."""
     found = set()
     with contextlib.suppress(BlockingIOError):
         while True:
             frame = ear.recv(4096)
             if frame[6:12].hex(":") == mac(HOST):
                 found.add(kind(frame))
-    return found - {"listener report"}
+    return found - {"listener report", "router solicitation"}
 
 
 def kind(frame: bytes) -> str:
@@ -79,7 +79,9 @@ def kind(frame: bytes) -> str:
         return f"{'probe of' if frame[28:32] == bytes(4) else 'question for'} {asked}"
     if frame[12:14] == b"\x86\xdd":
         hop_by_hop = frame[20] == 0
-        return {135: "neighbour solicitation", 143: "listener report"}.get(frame[62 if hop_by_hop else 54], "other")
+        icmp = frame[62 if hop_by_hop else 54]
+        known = {133: "router solicitation", 135: "neighbour solicitation", 143: "listener report"}
+        return known.get(icmp, f"ICMPv6 {icmp}")
     return frame.hex()
 
 

@@ -126,7 +126,10 @@ def _ask(host: Host, round_: _Round) -> None:
                 by_link.setdefault(index, set()).add(ip)
             ears.listen(Guarded(i, host.around.links[i].name, frozenset(ips)) for i, ips in by_link.items())
             if ears.deaf:
-                raise NotChecked("; ".join(f"{name}: {why}" for name, why in sorted(ears.deaf.items())))
+                raise NotChecked(
+                    "no question can be asked on "
+                    + "; ".join(f"{name}: {why}" for name, why in sorted(ears.deaf.items()))
+                )
             for _ in range(ROUNDS):
                 for (index, _), frame in round_.questions.items():
                     ears.send(index, frame)

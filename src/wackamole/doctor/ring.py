@@ -98,8 +98,8 @@ def firewall(host: Host) -> Finding:
     """Packets of the ring come in and go out."""
     config, me = host.configured(), host.itself()
     ports = _ports(config)
-    legacy = [file.name for file in LEGACY_TABLES if file.exists() and "filter" in file.read_text().split()]
     rules = Ruleset(json.loads(tool("nft", "-j", "list", "ruleset")))
+    legacy = [file.name for file in LEGACY_TABLES if file.exists() and "filter" in file.read_text().split()]
     judged: list[tuple[int, str, Judgement]] = []
     reply: list[Judgement] = []
     for node in host.others():
@@ -131,7 +131,7 @@ def firewall(host: Host) -> Finding:
             few(unsure, 1) if unsure else f"there are rules of the older iptables ({few(legacy)}), which are not read"
         )
         return note(said, f"# look whether it lets UDP {', '.join(map(str, ports))} through:\nnft list ruleset")
-    return ok(f"UDP {', '.join(map(str, ports))} passes, to and from {len(host.others())} nodes")
+    return ok(f"UDP {', '.join(map(str, ports))} passes, to and from every node")
 
 
 def _open_ports(rules: Ruleset, ports: list[int], place: str) -> str:

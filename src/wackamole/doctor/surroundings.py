@@ -25,7 +25,8 @@ KEPT = ("yes", "true", "on", "1", "static")
 """Values of KeepConfiguration= with which networkd leaves addresses alone that it did not make (systemd.network(5))."""
 JUMP_MS_MAX = 50
 CLOCK_SECONDS = 1.0
-STA_UNSYNC, TIME_ERROR = 0x0040, 5
+STA_UNSYNC = 0x0040
+"""linux/timex.h"""
 PAUSED_SECONDS = 86_400.0
 
 
@@ -105,7 +106,12 @@ def hostname(host: Host) -> Finding:
         return ok(f"{name!r} means {few(sorted(found))}")
     own = host.node.addresses[0] if host.node is not None else "ADDRESS"
     said = f"{name!r} means {few(loopback)}, the loopback: who is told to use that name binds where nobody reaches it"
-    remedy = f"sed -i '/^127\\.0\\.1\\.1[[:space:]]/d' /etc/hosts\necho '{own} {name}' >> /etc/hosts"
+    remedy = lines(
+        r"sed -i '/^127\.0\.1\.1[[:space:]]/d' /etc/hosts"
+        if "127.0.1.1" in loopback
+        else f"# take {name} out of the line of {loopback[0]} in /etc/hosts, and then:",
+        f"echo '{own} {name}' >> /etc/hosts",
+    )
     config = host.config
     if config is not None and (config.engine.type == "spread" or not config.engine.managed):
         return problem(said, remedy)
