@@ -12,11 +12,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from wackamole.doctor import software
 from wackamole.doctor.finding import Result
+from wackamole.doctor.firewall import Fate, Packet, Ruleset
 from wackamole.doctor.ring import suggested_ms
 from wackamole.doctor.surroundings import Clock, judge_clock
 from wackamole.keys import write_new
@@ -448,6 +450,44 @@ def test_firewall(segment: Segment, policy: str, rules: str, more: str, result: 
         command = segment.check("firewall").remedy.splitlines()[0]
         assert command.startswith("nft insert rule inet filter ")
         tool("ip", "netns", "exec", HOST, *command.replace("'", "").split())
+
+
+def iptables(*rules: list[dict[str, Any]]) -> Ruleset:
+    """The filter of iptables 1.8.9 (nf_tables) with policy DROP, as nft 1.0.6 lists it."""
+    chain = {"family": "ip", "table": "filter", "name": "INPUT", "type": "filter", "hook": "input", "prio": 0}
+    listed: list[dict[str, Any]] = [{"metainfo": {"version": "1.0.6"}}, {"chain": {**chain, "policy": "drop"}}]
+    for handle, expressions in enumerate(rules, 2):
+        place = {"family": "ip", "table": "filter", "chain": "INPUT", "handle": handle}
+        listed.append({"rule": {**place, "expr": expressions}})
+    return Ruleset({"nftables": listed})
+
+
+COUNTER: dict[str, Any] = {"counter": {"packets": 0, "bytes": 0}}
+ACCEPT: dict[str, Any] = {"accept": None}
+CONNTRACK, MULTIPORT, COMMENT = ({"xt": {"type": "match", "name": n}} for n in ("conntrack", "multiport", "comment"))
+REJECT = {"xt": {"type": "target", "name": "REJECT"}}
+PORTS = {
+    "match": {
+        "op": "==",
+        "left": {"payload": {"protocol": "udp", "field": "dport"}},
+        "right": {"range": [5404, 5412]},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("rules", "fate"),
+    [
+        ([[CONNTRACK, COUNTER, ACCEPT], [PORTS, COUNTER, ACCEPT], [COUNTER, REJECT]], Fate.PASSES),
+        ([[CONNTRACK, COUNTER, ACCEPT], [PORTS, COMMENT, COUNTER, ACCEPT]], Fate.PASSES),
+        ([[COUNTER, REJECT], [PORTS, COUNTER, ACCEPT]], Fate.DROPPED),
+        ([[MULTIPORT, COUNTER, ACCEPT], [COUNTER, REJECT]], Fate.UNCERTAIN),
+        ([[MULTIPORT, COUNTER, REJECT], [PORTS, COUNTER, ACCEPT]], Fate.UNCERTAIN),
+        ([[MULTIPORT, COUNTER, REJECT]], Fate.UNCERTAIN),
+    ],
+)
+def test_what_iptables_has_made_is_read_as_far_as_nft_tells_it(rules: list[list[dict[str, Any]]], fate: Fate) -> None:
+    assert iptables(*rules).judge(Packet("10.9.0.2", "10.9.0.1", 5405, "eth0"), "input").fate is fate
 
 
 @pytest.mark.parametrize("way", ["input", "output"])

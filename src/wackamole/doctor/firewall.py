@@ -67,6 +67,8 @@ _VERDICTS = {
     "continue": Verdict.GOES_ON,
 }
 _HARMLESS = ("counter", "log", "comment", "notrack", "mangle", "ct helper")
+_HARMLESS_XT = ("comment", "LOG", "NFLOG", "CT", "MARK")
+"""Of the modules of iptables that nft lists by their name alone."""
 Chain = tuple[str, str, str]
 """Family, table, name."""
 
@@ -83,7 +85,7 @@ class _Doubts:
         text = repr(expressions)
         for verdict in (verdict for verdict in ("accept", "drop") if not getattr(self, verdict)):
             alike = {"drop": ("drop", "reject"), "accept": ("accept",)}[verdict]
-            if any(f"'{word}'" in text for word in (*alike, "jump", "goto", "queue", "xt", "vmap")):
+            if any(f"'{word}'" in text for word in (*alike, "jump", "goto", "queue", "target", "vmap")):
                 setattr(self, verdict, place)
 
 
@@ -173,7 +175,11 @@ class Ruleset:
                 if unknown:
                     raise _Unknown
                 return self._verdict(key, kind, content, packet, doubts, depth)
-            elif kind not in _HARMLESS:
+            elif kind == "xt" and content["name"] == "REJECT":
+                if unknown:
+                    raise _Unknown
+                return Verdict.DROP, ""
+            elif kind not in _HARMLESS and not (kind == "xt" and content["name"] in _HARMLESS_XT):
                 unknown = True
         if unknown:
             raise _Unknown
