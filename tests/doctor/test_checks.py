@@ -436,6 +436,7 @@ RULES = [
     ("accept", "limit rate over 10/second drop", "", NOTE),
     ("drop", "meta mark 7 accept", "", NOTE),
     ("accept", "meta mark 7 udp dport 53 drop", "", OK),
+    ("drop", "meta mark 7 return; udp dport 5405 accept", "", NOTE),
     ("accept", "udp dport vmap { 5405 : goto no }", "chain no { drop; }", PROBLEM),
 ]  # fmt: skip
 
@@ -483,7 +484,7 @@ PORTS = {
         ([[COUNTER, REJECT], [PORTS, COUNTER, ACCEPT]], Fate.DROPPED),
         ([[MULTIPORT, COUNTER, ACCEPT], [COUNTER, REJECT]], Fate.UNCERTAIN),
         ([[MULTIPORT, COUNTER, REJECT], [PORTS, COUNTER, ACCEPT]], Fate.UNCERTAIN),
-        ([[MULTIPORT, COUNTER, REJECT]], Fate.UNCERTAIN),
+        ([[MULTIPORT, COUNTER, REJECT]], Fate.DROPPED),
     ],
 )
 def test_what_iptables_has_made_is_read_as_far_as_nft_tells_it(rules: list[list[dict[str, Any]]], fate: Fate) -> None:

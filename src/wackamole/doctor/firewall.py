@@ -83,10 +83,13 @@ class _Doubts:
     def add(self, place: str, expressions: list[Any]) -> None:
         """A rule whose outcome is not known."""
         text = repr(expressions)
-        for verdict in (verdict for verdict in ("accept", "drop") if not getattr(self, verdict)):
-            alike = {"drop": ("drop", "reject"), "accept": ("accept",)}[verdict]
-            if any(f"'{word}'" in text for word in (*alike, "jump", "goto", "queue", "target", "vmap")):
-                setattr(self, verdict, place)
+        either = ["jump", "goto", "return", "queue", "vmap"]
+        if "'REJECT'" not in text:
+            either.append("target")
+        if not self.accept and any(f"'{word}'" in text for word in ("accept", *either)):
+            self.accept = place
+        if not self.drop and any(f"'{word}'" in text for word in ("drop", "reject", "REJECT", *either)):
+            self.drop = place
 
 
 class Ruleset:
