@@ -149,3 +149,30 @@ def test_what_a_reload_would_change_is_shown_and_sighup_does_it(make_lab: MakeLa
     )
     weights = {m["name"]: m["weight"] for m in lab.ask("a", "status")["view"]["members"]}
     assert weights == {"a": 1, "b": 3}
+
+
+def test_a_new_node_joins_only_when_every_member_has_it_in_its_config(make_lab: MakeLab) -> None:
+    lab = make_lab(
+        nodes=4, settings=STILL, cluster='partition = "majority"'
+    )  # so that it takes nothing while it is alone
+    whole = lab.layout.config
+    small = without_node(whole, "d")
+    three = ("a", "b", "c")
+    for node in three:
+        lab.start(node, config=small)
+    lab.until_settled(three)
+    view = lab.ask("a", "status")["view"]["id"]
+    reload_all(lab, whole, "a")
+    assert any("node d joins" in w for w in lab.ask("a", "status")["warnings"])
+    lab.start("d")  # too early
+    lab.until(
+        lambda: (status := lab.status("d")) is not None and status["phase"] == "settled",
+        within_s=60,
+        story="it is settled",
+    )
+    assert members(lab, "d") == ["d"]
+    reload_all(lab, whole, "b")
+    assert lab.ask("a", "status")["view"]["id"] == view
+    reload_all(lab, whole, "c")
+    lab.until(lambda: members(lab, "d") == ["a", "b", "c", "d"], within_s=60, story="all hear it")
+    assert not any("node d joins" in w for w in lab.ask("a", "status")["warnings"])

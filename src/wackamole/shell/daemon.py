@@ -81,6 +81,7 @@ from .original import OriginalServer
 from .record import Audit
 from .releases import Releases
 from .reload import Reload, carried_out
+from .ring import Ring
 from .shares import rule_of
 from .status import name_of, status_of
 from .succession import Succession, inherited, replace_process
@@ -172,6 +173,7 @@ class Daemon:
         self.holders = Holders(lambda: self.state, journal, self._ask_segment)
         self.corosync = managed_corosync(config, run_dir)
         self.engine: GroupEngine = engine_for(config, node, self.corosync, journal)
+        self.ring = Ring(self.corosync, lambda: self.state, journal.put) if self.corosync is not None else None
         self.reload = Reload(self)
         self.operator = Operator(self)
         self.control = ControlServer(
@@ -366,6 +368,8 @@ class Daemon:
         after = self.state
         self.events.on_table(self._ran_ms)
         self.holders.on_table(before)
+        if self.ring is not None:
+            self.ring.follow()
         self.operator.table_changed()
         if after.phase is Phase.SETTLED and not self._ready:
             self._ready = True
@@ -548,6 +552,8 @@ class Daemon:
             await self._meter.stop()
         self._alarm.set(None)
         self._releases.close()
+        if self.ring is not None:
+            self.ring.close()
         held = self.kernel.held()
         await self.kernel.close()
         for key in held:
@@ -629,6 +635,8 @@ class Daemon:
             warnings.append(f"{self._too_large} messages were too large to send: fewer VIPs, or shorter names")
         if self._bad_messages:
             warnings.append(f"{self._bad_messages} messages could not be read")
+        if self.ring is not None:
+            warnings += self.ring.warnings()
         warnings += self.kernel.warnings() + self.hooks.warnings()
         found = status_of(
             self.state,

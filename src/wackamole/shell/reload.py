@@ -15,7 +15,7 @@ from .. import keys
 from ..config import Config, ConfigError, NodeConfig, find_self, load, settings_for
 from ..core import events as ev
 from ..difference import Change, difference, fixed
-from ..engine.corosync.managed import CorosyncRefused, ring_nodes
+from ..engine.corosync.managed import ring_nodes
 from ..engine.sealed import SealedEngine
 from .control import Refused
 from .hooks import Hooks
@@ -66,16 +66,11 @@ class Reload:
                 await hooks.start()
             except OSError as wrong:
                 raise Refused(f"the hooks cannot be started: {wrong.strerror}") from None
-        if member.corosync is not None:
-            try:
-                await member.corosync.reconfigure(ring_nodes(config.nodes))
-            except CorosyncRefused as no:
-                if hooks is not None:
-                    await hooks.close()
-                raise Refused(str(no)) from None
         if isinstance(member.engine, SealedEngine):
             member.engine.seal.change(secrets)
         await member.reconfigure(config, node, hooks)
+        if member.ring is not None:
+            member.ring.reconfigure(ring_nodes(config.nodes))
         member.tell(ev.ConfigReloaded(settings_for(config, node, member.share_rule(config))))
         return changes
 

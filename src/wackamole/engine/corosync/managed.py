@@ -23,7 +23,7 @@ from pathlib import Path
 from ...config import NodeConfig
 from .cfg import reload_config
 from .conf import RingNode, corosync_conf, derived_key, timings
-from .cpg import CpgError
+from .cpg import CpgError, LibraryMissing
 
 STOP_SECONDS_MAX = 5.0
 SUN_PATH_BYTES = 108
@@ -89,7 +89,7 @@ class ManagedCorosync:
         program: str = "corosync",
     ) -> None:
         self.cluster = cluster
-        self._nodes = nodes
+        self.nodes = nodes
         self.detection_ms = detection_ms
         self.secret = secret
         self._directory = directory
@@ -140,7 +140,7 @@ class ManagedCorosync:
             _write_private(key_file, derived_key(self.secret))
         text = corosync_conf(
             self.cluster,
-            self._nodes,
+            self.nodes,
             timings(self.detection_ms),
             key_file=str(key_file) if key_file else None,
             log_file=str(self._directory / "corosync.log"),
@@ -171,17 +171,15 @@ class ManagedCorosync:
 
     async def reconfigure(self, nodes: tuple[RingNode, ...]) -> None:
         """Have it know these nodes, while it runs: the ring goes on. Raises CorosyncRefused, and then knows those of before."""
-        if nodes == self._nodes:
-            return
-        before, self._nodes = self._nodes, nodes
+        before, self.nodes = self.nodes, nodes
         try:
             digest = await asyncio.to_thread(self._write)
             found = self.running()
             if found is not None:  # else it is about to be started, with this
                 await asyncio.to_thread(reload_config)
                 self._keep(found[0], digest)
-        except (OSError, CpgError) as wrong:
-            self._nodes = before
+        except (OSError, CpgError, LibraryMissing) as wrong:
+            self.nodes = before
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self._write)
             raise CorosyncRefused(f"Corosync does not take the nodes: {wrong}") from None
