@@ -15,7 +15,7 @@ from wackamole.advice import Neighbours
 from wackamole.core.model import Address, NotEligible, Vip, VipKey
 from wackamole.lab.namespaces import ip, opened_in, tool
 from wackamole.shell.kernel.announce import Sender, frames
-from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel
+from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel, KernelConfig
 from wackamole.shell.kernel.listed import Notify
 from wackamole.shell.kernel.rtnl import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Placed, Rtnl
 from wackamole.shell.kernel.surroundings import Surroundings, packed
@@ -100,13 +100,10 @@ def on_the_host(
 
         host = Host(
             Kernel(
-                vips=vips,
-                interfaces=interfaces or {},
+                KernelConfig(vips, interfaces or {}, withdraw_after=withdraw_after, notify=notify or Notify()),
                 on_confirmed=confirmed,
                 on_eligibility=eligibility,
                 on_record=record,
-                withdraw_after=withdraw_after,
-                notify=notify,
                 on_neighbours=neighbours,
             )
         )

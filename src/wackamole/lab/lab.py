@@ -350,7 +350,7 @@ class Lab:
         if self.layout.engine == "spread":
             self.start_spread(node)
         home = self.home / node
-        file = home / "run/wackamole.toml"
+        file = self.config(node)
         file.write_text(config if config is not None else self.layout.config)
         with (home / "daemon.log").open("ab") as log:
             child = subprocess.Popen(
@@ -586,6 +586,10 @@ class Lab:
     def ask(self, node: str, verb: str, arguments: dict[str, object] | None = None) -> Any:
         """One request to a node's daemon."""
         return ask(str(self.home / node / "run/wackamole/control.sock"), verb, arguments)
+
+    def config(self, node: str) -> Path:
+        """A node's config file; who writes to it does what an operator with an editor does."""
+        return self.home / node / "run/wackamole.toml"
 
     def status(self, node: str) -> dict[str, Any] | None:
         """A node's status, or None when its daemon does not answer."""
