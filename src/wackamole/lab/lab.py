@@ -29,7 +29,7 @@ from typing import Any
 
 from ..client import NotReachable, Refused, ask
 from ..config import load, parse
-from ..engine.corosync.managed import start_time
+from ..engine.corosync.managed import noted, start_time
 from ..shell.kernel.rtnl import Placed, Rtnl
 from .namespaces import NETNS, SHM, ToolFailed, ip, opened_in, processes_in, tool
 from .spread import spread_conf
@@ -404,11 +404,8 @@ class Lab:
 
     def corosync(self, node: str) -> int | None:
         """The pid of a node's Corosync, if it lives."""
-        try:
-            note = json.loads((self.home / node / "run/wackamole/corosync/running.json").read_text())
-        except (OSError, ValueError):
-            return None
-        return int(note["pid"]) if start_time(int(note["pid"])) == note["started"] else None
+        found = noted(self.home / node / "run/wackamole/corosync/running.json")
+        return found[0].pid if found is not None and found[0].alive() else None
 
     def daemon(self, node: str) -> int:
         """The pid of a node's daemon."""

@@ -81,7 +81,7 @@ from .operator import RESTART_SECONDS_MAX, Operator
 from .original import OriginalServer
 from .record import Audit
 from .releases import Releases
-from .reload import Reload, carried_out
+from .reload import Reload
 from .ring import Ring
 from .shares import rule_of
 from .status import name_of, status_of
@@ -173,7 +173,7 @@ class Daemon:
             slack_ms=FENCE_SLACK_MS + (LIFETIME_LATE_MS if config.fence.mode == "lifetime" else 0),
             warn=journal.put,
         )
-        self.events = Events(lambda: self.state, self._state_dir, journal, self.tell)
+        self.events = Events(lambda: self.state, lambda: self._busy, self._state_dir, journal, self.tell)
         self.holders = Holders(lambda: self.state, journal, self._ask_segment)
         self.corosync = managed_corosync(config, run_dir)
         self.engine: GroupEngine = engine_for(config, node, self.corosync, journal, self._bad_message)
@@ -530,7 +530,7 @@ class Daemon:
         loop.set_exception_handler(self._on_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.asked_to_leave)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(carried_out(self.reload)))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload.on_signal()))
         self._pet_watchdog()
         self.audit.start()
         self.events.start()

@@ -20,7 +20,7 @@ class Holders:
         self,
         state: Callable[[], State],
         journal: Journal,
-        ask: Callable[[Vip, NodeId], None] | None,
+        ask: Callable[[Vip, NodeId], None],
     ) -> None:
         self._state = state
         self._journal = journal
@@ -79,7 +79,7 @@ class Holders:
             return
         seen = row.key in self._looked_at
         self._looked_at[row.key] = now
-        if row.holder is None or (not seen and row.cause is Cause.CLAIM) or self._ask is None:
+        if row.holder is None or (not seen and row.cause is Cause.CLAIM):
             return
         if witness_of(state, row.holder) == state.me:
             self._ask(row.vip, row.holder)

@@ -48,6 +48,11 @@ class Reload:
             self._member.journal.record("reloaded", count=len(changes), changes="; ".join(map(str, changes))[:TOLD_MAX])
             return changes
 
+    async def on_signal(self) -> None:
+        """As SIGHUP asks for it: nobody is answered, the journal has what came of it."""
+        with contextlib.suppress(Refused):
+            await self.reload()
+
     async def _reload(self, *, dry: bool) -> tuple[Change, ...]:
         member = self._member
         config, node, secrets = await asyncio.to_thread(self._read)
@@ -96,9 +101,3 @@ class Reload:
                 f"{path} has another key than before: `systemctl restart wackamole`, on all nodes, for the private Corosync"
             )
         return keys.read_all(Path(path))
-
-
-async def carried_out(reload: Reload) -> None:
-    """As the signal SIGHUP asks for it: nobody is answered, the journal has what came of it."""
-    with contextlib.suppress(Refused):
-        await reload.reload()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import ctypes as c
 
-from .cpg import OK, CpgError, LibraryMissing
+from .cpg import OK, CpgError, loaded
 
 
 def reload_config() -> None:
     """Have every Corosync of the ring read its own file again: who finds nothing new there changes nothing. Blocks until this
     one has. Raises CpgError, or LibraryMissing."""
-    try:
-        lib = c.CDLL("libcfg.so.7")
-    except OSError as wrong:
-        raise LibraryMissing(f"libcfg.so.7 cannot be loaded ({wrong}); install the package libcfg7") from wrong
+    lib = loaded("libcfg.so.7", "libcfg7")
     handle = c.c_uint64(0)
     code = lib.corosync_cfg_initialize(c.byref(handle), None)
     if code != OK:

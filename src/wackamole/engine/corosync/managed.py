@@ -57,6 +57,15 @@ def start_time(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
+def noted(file: Path) -> tuple[Running, str] | None:
+    """The Corosync that a note of ours tells of, dead or alive, and the digest of the config that it runs with."""
+    try:
+        note = json.loads(file.read_text())
+        return Running(int(note["pid"]), str(note["started"])), str(note["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def answers() -> bool:
     """Whether any Corosync serves CPG in this network namespace. Its socket is abstract, and its name is the whole of
     sun_path, padded with zeros (libqb, ipc_socket.c)."""
@@ -104,22 +113,14 @@ class ManagedCorosync:
 
     def running(self) -> tuple[Running, str] | None:
         """Our process and the digest of the config that it runs with, if it lives."""
-        try:
-            note = json.loads(self._note.read_text())
-            process = Running(int(note["pid"]), str(note["started"]))
-            digest = str(note["config"])
-        except (OSError, ValueError, KeyError):
-            return None
-        return (process, digest) if process.alive() else None
+        found = noted(self._note)
+        return found if found is not None and found[0].alive() else None
 
     def _forget_the_dead(self) -> None:
         """Remove what a Corosync of ours that was killed has left in shared memory: 10 MB for each of its lives (libqb's rings
         and its flight recorder, which have its process id in their names)."""
-        try:
-            pid = int(json.loads(self._note.read_text())["pid"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-        if start_time(pid) is not None:
+        found = noted(self._note)
+        if found is None or start_time(pid := found[0].pid) is not None:
             return  # it lives, or its number is somebody else's now
         for left in (*SHM.glob(f"qb-{pid}-*"), *SHM.glob(f"qb-corosync-{pid}-*")):
             with contextlib.suppress(OSError):

@@ -38,7 +38,7 @@ PUT_BACK_MAX, PUT_BACK_SECONDS = 10, 10.0
 """What somebody keeps removing is put back at most this often in this time."""
 
 LINUX_MIN = (5, 18)
-"""The first that keeps IFA_PROTO."""
+"""The first that keeps IFA_PROTO: by it addresses are known as ours after a crash. The fence's egress hook is older (5.16)."""
 
 AFTER_A_VIEW_SECONDS = 0.3
 """What can wait does: a take-over comes first, and threads share one interpreter."""
