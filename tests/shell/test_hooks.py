@@ -22,7 +22,7 @@ from wackamole.core.events import LeaveRequested, TimePassed
 from wackamole.core.model import Address, Vip, VipKey
 from wackamole.lab.namespaces import ip, opened_in, tool
 from wackamole.shell.daemon import Daemon, Kept
-from wackamole.shell.hook_runner import AT_ONCE_MAX
+from wackamole.shell.hook_runner import AT_ONCE_MAX, SAID_CHARACTERS_MAX
 from wackamole.shell.hooks import Hooks
 from wackamole.shell.journal import Journal
 from wackamole.shell.kernel.guard import Guard
@@ -155,6 +155,37 @@ def test_what_a_hook_started_dies_with_it_when_its_time_is_over(tmp_path: Path) 
     assert results[0]["outcome"] == "timeout"
     child = Path(f"/proc/{pid.read_text()}/stat")
     assert not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_hook_that_leaves_something_running_has_ended_and_what_it_says_is_bounded(tmp_path: Path) -> None:
+    """Whatever it started has its standard error; the hook's VIP does not wait for that, and no descriptor stays open."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    leaves = (
+        f"import subprocess; subprocess.Popen(['/bin/cat', {str(gate)!r}], start_new_session=True); raise SystemExit('done')"
+    )
+    chatter = "import sys\nfor _ in range(300): sys.stderr.write('x' * 10_000)\nsys.exit(1)"
+
+    async def talk(told: Told) -> None:
+        assert told.hooks._process is not None
+        descriptors = Path(f"/proc/{told.hooks._process.pid}/fd")
+        for _ in range(2):
+            told.hooks.happened("acquired", "web", about("web"))
+        await told.until(lambda: len(told.results) == 4)
+        before = len(list(descriptors.iterdir()))
+        for _ in range(3):
+            told.hooks.happened("acquired", "web", about("web"))
+        await told.until(lambda: len(told.results) == 10)
+        assert len(list(descriptors.iterdir())) == before
+        gate.write_text("")  # what was left running ends
+
+    results = story(
+        talk,
+        replace(HOOK, name="leaves", command=python(leaves), timeout_ms=5000),
+        replace(HOOK, name="chatter", command=python(chatter)),
+    )
+    assert {(r["hook"], r["outcome"]) for r in results} == {("leaves", "exit 1"), ("chatter", "exit 1")}
+    assert {len(r["said"]) for r in results} == {len("done"), SAID_CHARACTERS_MAX}
 
 
 def append(out: Path, text: str) -> tuple[str, ...]:
