@@ -161,9 +161,7 @@ def test_a_hook_that_leaves_something_running_has_ended_and_what_it_says_is_boun
     """Whatever it started has its standard error; the hook's VIP does not wait for that, and no descriptor stays open."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    leaves = (
-        f"import subprocess; subprocess.Popen(['/bin/cat', {str(gate)!r}], start_new_session=True); raise SystemExit('done')"
-    )
+    leaves = f"import subprocess; subprocess.Popen(['/bin/cat', {str(gate)!r}], start_new_session=True); raise SystemExit('done')"
     chatter = "import sys\nfor _ in range(300): sys.stderr.write('x' * 10_000)\nsys.exit(1)"
 
     async def talk(told: Told) -> None:
