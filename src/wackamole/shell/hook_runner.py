@@ -145,7 +145,7 @@ class _Said(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.heard += data[: max(0, 4 * SAID_CHARACTERS_MAX - len(self.heard))]
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self.ended.set()
 
 
