@@ -305,7 +305,9 @@ class Hooks:
         if waited_s > LATE_SECONDS:
             found.append(f"{len(self._pending)} calls of hooks wait, the first for {waited_s:.0f} s")
         if self._dropped:
-            found.append(f"{self._dropped} calls of hooks were dropped: too many waited, or nothing was there to make them")
+            found.append(
+                f"{self._dropped} calls of hooks were dropped: too many waited, or nothing was there to make them"
+            )
         return found
 
     async def close(self, seconds: float = LAST_SECONDS) -> None:

@@ -131,6 +131,7 @@ class Kernel:
             self._index,
             self._around.name_of,
             lambda what, why: self._say("routing_failed", {"what": what, "reason": why}),
+            lambda what: self._say("routing_put_back", {"what": what}),
         )
         self._keep_connections = keep_connections
         self._connections = Connections(
@@ -256,6 +257,7 @@ class Kernel:
         self._wanted = ()
         self._keeper.put(self._job())
         self._routing.shrink(())
+        self._routing.stop()
         await asyncio.to_thread(self._keeper.stop)
         for key in self._ips.keys() - self._keep_connections:
             self._gone += self._ips[key]
