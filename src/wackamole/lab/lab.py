@@ -92,13 +92,13 @@ class Layout:
     ) -> Layout:
         """A layout of that many nodes and VIPs, the last `vips6` of them IPv6 (default: one of six). `settings` is
         TOML that goes in front, `cluster` what goes into that table; `config` a file whose nodes, VIPs and settings
-        are used instead; `engine` is one of ENGINES. `routed`: with a second network, and the VIP GATEWAY beside the others. Raises
+        are used instead, and its engine; `engine` is one of ENGINES. `routed`: with a second network, and the VIP GATEWAY beside the others. Raises
         ConfigError."""
         rings = 2 if routed else rings
         if routed and config is not None:
             raise LabRefused("a lab of routers has a configuration of its own")
         if engine == "spread" and (config is not None or rings > 1):
-            raise LabRefused("a lab on Spread has one network and a configuration of its own")
+            raise LabRefused("a lab on Spread has one network; of a file, its own `type` under [engine] counts")
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,23}", name):
             raise LabRefused(f"{name!r} is no name for a lab: small letters, digits and -, at most 24")
         names = tuple(string.ascii_lowercase[:nodes])
@@ -138,14 +138,14 @@ def _node_toml(name: str, index: int, rings: int) -> str:
 
 
 def _layout_of_file(name: str, path: Path) -> Layout:
-    """The layout for a config: all of it but `[control]` and which engine, on the lab's own node addresses, and with the
-    nodes' first interface in place of every other."""
+    """The layout for a config: all of it but `[control]` and where the engine is, on the lab's own node addresses, and with
+    the nodes' first interface in place of every other."""
     found = load(path)
     document = _document(path)
     document.pop("control", None)
     engine = document.pop("engine", {})
-    document["engine"] = {key: engine[key] for key in ("detection", "evict_after", "beat") if key in engine}
-    rings = min(len(found.nodes[0].addresses), RINGS_MAX)
+    document["engine"] = {key: engine[key] for key in ("type", "detection", "evict_after", "beat") if key in engine}
+    rings = 1 if found.engine.type == "spread" else min(len(found.nodes[0].addresses), RINGS_MAX)
     routing = [item for v in found.vips for item in v.routing]
     names: set[str | None] = {a.interface for v in found.vips for a in v.vip.addresses}
     names |= {h.interface for hosts in (found.notify.hosts, *(v.notify for v in found.vips)) for h in hosts}
@@ -162,7 +162,8 @@ def _layout_of_file(name: str, path: Path) -> Layout:
         table["name"] = v.vip.name
         table["addresses"] = [{"address": str(a), "interface": a.interface or "eth0"} for a in v.vip.addresses]
     vips = tuple((v.vip.name, a.ip) for v in found.vips for a in v.vip.addresses)
-    return Layout(name, tuple(n.name for n in found.nodes), rings, vips, "\n".join(_toml_lines(document)) + "\n")
+    nodes, text = tuple(n.name for n in found.nodes), "\n".join(_toml_lines(document)) + "\n"
+    return Layout(name, nodes, rings, vips, text, found.engine.type, found.engine.detection_ms)
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -380,7 +381,7 @@ class Lab:
         if self.layout.engine == "spread":
             self.start_spread(node)
         home = self.home / node
-        file = home / "run/wackamole.toml"
+        file = self.config(node)
         file.write_text(config if config is not None else self.layout.config)
         with (home / "daemon.log").open("ab") as log:
             child = subprocess.Popen(
@@ -616,6 +617,10 @@ class Lab:
     def ask(self, node: str, verb: str, arguments: dict[str, object] | None = None) -> Any:
         """One request to a node's daemon."""
         return ask(str(self.home / node / "run/wackamole/control.sock"), verb, arguments)
+
+    def config(self, node: str) -> Path:
+        """A node's config file; who writes to it does what an operator with an editor does."""
+        return self.home / node / "run/wackamole.toml"
 
     def status(self, node: str) -> dict[str, Any] | None:
         """A node's status, or None when its daemon does not answer."""
