@@ -295,10 +295,28 @@ def test_a_runner_that_is_killed_is_replaced(waiting: int) -> None:
         told.hooks._process.kill()
         await told.until(lambda: len(told.results) == 2)
         assert [r["what"] for r in told.results] == ["hook_failed", "hook"]
+        assert told.results[0]["lost"] == waiting
         told.hooks.happened("acquired", "web", about("web"))
 
     results = story(talk, HOOK)
     assert [r["outcome"] for r in results[2:]] == ["ok"]
+
+
+def test_what_happens_while_no_runner_is_there_is_told_to_the_next_in_order(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    async def talk(told: Told) -> None:
+        assert told.hooks._process is not None
+        told.hooks._process.kill()
+        await told.until(lambda: bool(told.results))
+        for event in ("acquired", "released"):
+            told.hooks.happened(event, "web", about("web"))
+        await told.until(lambda: sum(r.get("outcome") == "ok" for r in told.results) == 4)
+
+    both = replace(HOOK, on=("acquired", "released"), command=append(out, "os.environ['WACKAMOLE_EVENT']"))
+    results = story(talk, both, replace(both, each="round"))
+    assert [r["what"] for r in results].count("hook_failed") == 1
+    assert lines(out) == ["acquired", "released"] * 2
 
 
 def test_a_runner_that_cannot_live_is_tried_less_and_less_often(

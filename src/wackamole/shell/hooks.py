@@ -103,6 +103,7 @@ class Hooks:
         self._process: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._closing = False
+        self._held: deque[tuple[int, str, list[Happening]]] = deque()  # while no runner is there
         self._dropped = 0
 
     async def start(self) -> None:
@@ -125,9 +126,11 @@ class Hooks:
     async def _keep(self, process: asyncio.subprocess.Process) -> None:
         """Listen to the runner until it ends; one that ends before it should is started anew."""
         pause = RESTART_SECONDS
-        await self._read(process)
+        lost = await self._read(process)
         while not self._closing:
-            self._record("hook_failed", {"hook": "all", "outcome": "the process that runs the hooks ended"})
+            why = "the process that runs the hooks ended"
+            self._record("hook_failed", {"hook": "all", "outcome": why, "lost": lost})
+            lost = 0
             await asyncio.sleep(pause)
             if self._closing:
                 return
@@ -135,7 +138,10 @@ class Hooks:
             with contextlib.suppress(OSError):  # too many processes, or no memory: the next time, maybe
                 self._process = await self._runner()
                 self._record("hook", {"hook": "all", "outcome": "another process runs them"})
-                await self._read(self._process)
+                held, self._held = self._held, deque()
+                for number, event, happenings in held:
+                    self._tell(number, event, happenings)
+                lost = await self._read(self._process)
             lived = self._clock() - began
             pause = RESTART_SECONDS if lived > RESTART_SECONDS_MAX else min(2 * pause, RESTART_SECONDS_MAX)
 
@@ -223,7 +229,11 @@ class Hooks:
         names = [str(h["vip"]) for h in happenings if "vip" in h]
         vips = " ".join(names)
         stdin = self._process.stdin if self._process is not None else None
-        if stdin is None or stdin.is_closing() or stdin.transport.get_write_buffer_size() > BUFFER_BYTES_MAX:
+        gone = stdin is None or stdin.is_closing()
+        if gone and done is None and not self._closing and len(self._held) < WAITING_MAX:
+            self._held.append((number, event, happenings))
+            return
+        if stdin is None or gone or stdin.transport.get_write_buffer_size() > BUFFER_BYTES_MAX:
             self._drop(event, vips)
             if done is not None:  # nobody waits for what will not be; the others of these are told first
                 asyncio.get_running_loop().call_soon(done)
@@ -250,8 +260,8 @@ class Hooks:
         if self._dropped < 10:
             self._record("hook_failed", {"hook": "all", "on": event, "vip": vips[:200], "outcome": "dropped"})
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        """What became of the jobs, until the runner ends."""
+    async def _read(self, process: asyncio.subprocess.Process) -> int:
+        """What became of the jobs, until the runner ends. Returns how many are lost with it."""
         assert process.stdout is not None
         while line := await process.stdout.readline():
             result = Result(**json.loads(line))
@@ -266,6 +276,7 @@ class Hooks:
         for pending in lost.values():
             if pending.done is not None:
                 pending.done()
+        return len(lost)
 
     def _ended(self, pending: _Pending, result: Result) -> None:
         hook, score = self._hooks[pending.hook], self._scores[pending.hook]
