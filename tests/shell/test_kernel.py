@@ -342,6 +342,24 @@ def test_an_interface_that_gets_another_hardware_address_is_announced_with_it(ne
         on_the_host(story, V4)
 
 
+def test_an_interface_that_gets_another_hardware_address_while_addresses_are_being_added(network: None) -> None:
+    """What the addresses' thread has announced was the old one; it is heard of before the thread is done with so many."""
+    new = bytes.fromhex("020000000077")
+    many = tuple(Vip(f"v{i}", (Address(f"10.9.{2 + i // 200}.{1 + i % 200}", 32, "eth0"),)) for i in range(1000))
+    ours = {f for v in many for f in frames(new, packed(v.addresses[0].ip))}
+    listener, read = heard(20, lambda frame: frame in ours)
+    with listener:
+
+        async def story(host: Host) -> None:
+            reading = asyncio.create_task(asyncio.to_thread(read))
+            await asyncio.sleep(0)
+            ip(f"link set eth0 address {new.hex(':')}", namespace=HOST)
+            await host.hold(1, *many)
+            await reading
+
+        on_the_host(story, *many)
+
+
 def test_a_name_that_went_to_another_interface_is_followed(network: None) -> None:
     """The socket of a name is bound to the interface that had it when it was opened."""
 

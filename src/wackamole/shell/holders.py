@@ -32,16 +32,17 @@ class Holders:
         self._holders: dict[VipKey, NodeId | None] = {}  # as of the last settled table
         self._previous: dict[VipKey, str | None] = {}  # who held it before, by name
         self._looked_at: dict[VipKey, tuple[NodeId, int] | None] = {}
+        self._reports: dict[NodeId, Report] = {}  # the last of everybody, also of who is gone
         self._named: tuple[Table, dict[str, Row]] = (Table(), {})
 
     def on_table(self, before: Table) -> None:
         """The table is another than `before`: tell who moved, and look who answers."""
         state = self._state()
+        self._reports |= {r.node: r for r in (*before.reports, *state.table.reports)}
         if state.phase is not Phase.SETTLED:
             return
-        reports = {r.node: r for r in (*before.reports, *state.table.reports)}
         for row in state.table.rows:
-            self._settled(row, reports, state)
+            self._settled(row, self._reports, state)
             self._look_on_the_wire(row, state)
         if len(self._holders) > len(state.table.rows):
             self._forget({row.key for row in state.table.rows})

@@ -141,6 +141,7 @@ class Kernel:
             self._index,
             self._around.name_of,
             lambda what, why: self._say("routing_failed", {"what": what, "reason": why}),
+            lambda what: self._say("routing_put_back", {"what": what}),
         )
         self._connections = Connections(
             lambda ip: any(a.ip == ip for a in self._keeper.held_now),
@@ -294,6 +295,7 @@ class Kernel:
         self._wanted = ()
         self._keeper.put(self._job())
         self._routing.shrink(())
+        self._routing.stop()
         await asyncio.to_thread(self._keeper.stop)
         for key in self._ips.keys() - self._config.keep_connections:
             self._gone += self._ips[key]
@@ -355,6 +357,9 @@ class Kernel:
         if outcome.announced:
             self._announcer.announce(outcome.announced, first=1)
             self.listed.acquired(outcome.announced)
+            stale = {a.ip for a in outcome.announced if not self._still(a)}
+            if stale:  # the interface got another hardware address or name while the thread worked
+                self.announce(tuple(v for v in self._wanted if stale & {packed(a.ip) for a in v.addresses}))
         if outcome.added or outcome.removed:
             self._on_record(
                 "kernel",
@@ -433,7 +438,7 @@ class Kernel:
         assert self._watch is not None
         assert self._look is not None
         notices = self._watch.read()
-        lost = renumbered = False
+        lost, before = False, self._names()
         if notices is None:
             try:
                 self._around.read(self._look.links(), self._look.addresses())
@@ -446,8 +451,6 @@ class Kernel:
                     if notice.kind == RTM_DELLINK:
                         self._around.removed(link.index)
                     else:
-                        was = self._around.links.get(link.index)
-                        renumbered = renumbered or (was is not None and was.mac != link.mac)
                         self._around.changed(link)
                         if not link.carries:
                             self._ask_peers(lambda peers, index=link.index: peers.forgotten(index))  # type: ignore[misc]
@@ -464,9 +467,13 @@ class Kernel:
         self._say_eligibility()
         if lost:
             self._restore()
-        if renumbered:
+        if any(before.get(index, now) != now for index, now in self._names().items()):
             self.announce(self._wanted)
         self._wake_when_due()
+
+    def _names(self) -> dict[int, tuple[str, bytes]]:
+        """The interfaces' names and hardware addresses, which announcements name."""
+        return {link.index: (link.name, link.mac) for link in self._around.links.values()}
 
     def _restore(self) -> None:
         """One of ours may have been removed behind our back: have the worker look, and put back what is missing."""
