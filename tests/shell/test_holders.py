@@ -23,7 +23,7 @@ def test_a_move_names_who_is_gone_also_after_an_exchange_without_it() -> None:
     journal = Journal()
     journal.listen(told.append)
     now: list[State] = [world.members[A].state]
-    holders = Holders(lambda: now[-1], journal, None)
+    holders = Holders(lambda: now[-1], journal, lambda vip, holder: None)
 
     def table(phase: Phase, holder: NodeId | None, *members: NodeId) -> None:
         table = now[0].table
