@@ -64,6 +64,7 @@ from .clock import boottime_ms
 from .control import ControlServer, Refused
 from .disk import DiskRefused
 from .events import Events
+from .health import Health
 from .holders import Holders
 from .hooks import Hooks
 from .journal import COMMON_FIELDS, Entry, Journal
@@ -74,7 +75,6 @@ from .kernel.kernel import Kernel, KernelRefused
 from .kernel.listed import Cache, Notify
 from .kernel.rtnl import FOR_EVER
 from .kernel.surroundings import packed
-from .load import Meter
 from .notify import Notifier
 from .operator import RESTART_SECONDS_MAX, Operator
 from .original import OriginalServer
@@ -140,13 +140,8 @@ class Daemon:
         self._bad_messages = 0
         self._too_large = 0
         self._evictions: list[float] = []
-        self._meter: Meter | None = None
-        if config.load is not None:
-            self._meter = Meter(
-                config.load,
-                lambda load: self.tell(ev.LoadMeasured(load)),
-                journal.put,
-            )
+        known = dict(left.checks) if left is not None else None
+        self.health = Health(config, node, known, self.tell, journal.put)
         self._notifier = Notifier()
         self._ready = False
         run_dir = Path(config.control.socket).parent
@@ -340,9 +335,9 @@ class Daemon:
             guard.pid,
             (before.restarts if before is not None else 0) + 1,
             self._kept.closes_first,
+            tuple(self.health.known().items()),
         )
-        if self._meter is not None:
-            await self._meter.stop()
+        await self.health.close()
         await self.engine.rejoin("replaced by its successor", RESTART_SECONDS_MAX)
         await self._close_controls()
         await self.hooks.close(ANSWERED_SECONDS)
@@ -520,25 +515,23 @@ class Daemon:
             await self.kernel.start()
             self._kept.guard.arm()
             await self.hooks.start()
+            self.health.start()
             if not self.done.is_set():
                 await self.engine.start(self.on_engine)
         except BaseException:
             self.done.set()
+            await self.health.close()
             await self.hooks.close()
             await self.kernel.close()
             await self._close_controls()
             raise
         gc.collect()
         gc.freeze()  # a full collection of start-up's objects would be a pause in the middle of a take-over
-        if self._meter is not None:
-            self._spawn(self._meter.run())
         self.journal.record(
             "started", node=self.state.settings.node, cluster=self.config.cluster.name, version=__version__
         )
         await self.done.wait()
         self._notifier.stopping()
-        if self._meter is not None:
-            await self._meter.stop()
         self._alarm.set(None)
         self._releases.close()
         held = self.kernel.held()
@@ -549,6 +542,7 @@ class Daemon:
         self.audit.close(self.failure or "left")
         self.events.close()
         await self._close_controls()
+        await self.health.close()
         await self.hooks.close()
         self.journal.record("stopped", reason=self.failure or "left")
         if self.failure is not None:
@@ -598,7 +592,7 @@ class Daemon:
             warnings.append(f"{self._too_large} messages were too large to send: fewer VIPs, or shorter names")
         if self._bad_messages:
             warnings.append(f"{self._bad_messages} messages could not be read")
-        warnings += self.kernel.warnings() + self.hooks.warnings()
+        warnings += self.kernel.warnings() + self.hooks.warnings() + self.health.warnings()
         found = status_of(
             self.state,
             cluster=self.config.cluster.name,
@@ -613,6 +607,7 @@ class Daemon:
         )
         found["notify"] = self.kernel.listed.describe()
         found["hooks"] = self.hooks.describe()
+        found["checks"] = self.health.describe()
         left = self._kept.succession
         found["process"] = {
             "pid": os.getpid(),
