@@ -74,7 +74,12 @@ class Figure:
 def read_line(line: bytes) -> Verdict | Figure:
     """What a line says. Raises ValueError, TypeError or KeyError for anything else."""
     found = json.loads(line)
-    return Verdict(**found) if "check" in found else Figure(**found)
+    if "check" not in found:
+        return Figure(**found)
+    verdict = Verdict(**found)
+    if type(verdict.check) is not int or type(verdict.passes) is not bool or type(verdict.said) is not str:
+        raise ValueError("a verdict is a number, whether it passes, and a sentence")
+    return verdict
 
 
 class Judge:

@@ -189,6 +189,8 @@ class Health:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        assert process.stdout is not None
+        await process.stdout.read()  # what nobody wants to know any more, or its pipe would stay open
         with contextlib.suppress(OSError):  # what could not be written to it: asked for here, it is nobody's surprise
             await process.stdin.wait_closed()
 

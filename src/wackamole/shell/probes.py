@@ -188,7 +188,7 @@ class Unit:
     async def look(self) -> str:
         """Asks systemctl."""
         try:
-            code, written = await child.run(("/usr/bin/systemctl", "is-active", self.unit), {})
+            code, written = await child.run(("/usr/bin/systemctl", "is-active", "--", self.unit), {})
         except child.NotStarted as no:
             raise Unwell(str(no)) from None
         line = child.first_line(written, SAID_CHARACTERS_MAX)
