@@ -37,7 +37,7 @@ class Service:
     def __init__(self, lab: Lab, node: str, says: str = "200 ok") -> None:
         self._file = lab.home / node / "run/page"
         self.says(says)
-        self._process = subprocess.Popen(lab._command(node, sys.executable, "-c", SERVE, "/run/page"))
+        self._process = lab.begin(node, sys.executable, "-c", SERVE, "/run/page")
 
     def says(self, text: str) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
