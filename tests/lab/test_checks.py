@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wackamole.client import converse
+from wackamole.client import Refused, converse
 from wackamole.lab.bench import watching
 from wackamole.lab.lab import Lab
 
@@ -92,6 +92,9 @@ def test_vips_leave_a_node_whose_service_died_by_hand_over_and_come_back(make_la
     assert (member["eligible"], member["reasons"]) == (False, ["its health check fails"])
     told = [e for e in history(lab, "a") if e["event"] == "check_failed"]
     assert [e["check"] for e in told] == ["web"]
+
+    with pytest.raises(Refused, match="a cannot take v1: its health check fails"):
+        lab.ask("b", "move", {"vips": ["v1"], "node": "a"})
 
     for node in "bc":  # now all are sick: a sick server beats none
         services[node].die()

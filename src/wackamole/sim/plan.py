@@ -225,7 +225,7 @@ def draw(seed: int, only: Collection[str] = ()) -> Plan:
     while at < plan.until:
         faults += _DRAWN[dice.choice(kinds)](dice, plan, at)
         at += 1 + int(dice.expovariate(1 / gap_ms))
-    if only is None and more.random() < 0.4:
+    if not only and more.random() < 0.4:
         for _ in range(more.randint(1, 12)):
             faults += _sick(more, plan, more.randrange(500, plan.until))
     return replace(plan, faults=tuple(sorted((f for f in faults if f.at_ms < plan.until), key=lambda f: f.at_ms)))
