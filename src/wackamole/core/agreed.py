@@ -58,6 +58,8 @@ def digest_of(table: Table) -> str:
         h.update(f"{r.config_digest}|{[(k, why.name) for k, why in r.ineligible]}|{r.electorates}\n".encode())
         if r.load is not None:
             h.update(f"{r.load}\n".encode())
+        if r.chosen:
+            h.update(f"{r.chosen}\n".encode())
     h.update(repr((table.evicted, table.lapsing)).encode())
     return h.hexdigest()
 

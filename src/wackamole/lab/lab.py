@@ -354,6 +354,11 @@ class Lab:
         rest = os.environ.get("PYTHONPATH")
         return {**os.environ, "PYTHONPATH": f"{here}:{rest}" if rest else here}
 
+    def begin(self, host: str, *command: str) -> subprocess.Popen[bytes]:
+        """Run a command on a host beside everything else. It ends with the host."""
+        self._known(host, self.layout.hosts)
+        return subprocess.Popen(self._command(host, *command), env=self.environment(), stdin=subprocess.DEVNULL)
+
     def call(self, host: str, *command: str) -> int:
         """Run a command on a host in the foreground; its exit code."""
         self._known(host, self.layout.hosts)

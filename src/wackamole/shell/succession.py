@@ -28,6 +28,7 @@ class Succession:
     guard_pid: int
     restarts: int
     closes_first: bool  # what the first process found out about this kernel (guard.py)
+    checks: tuple[tuple[str, bool], ...] = ()  # the last verdicts of the health checks, by name
 
 
 def inherited() -> Succession | None:
@@ -36,7 +37,8 @@ def inherited() -> Succession | None:
     if not text:
         return None
     found = json.loads(text)
-    return Succession(**{**found, "held": tuple(found["held"])})
+    checks = tuple((name, passes) for name, passes in found.get("checks", ()))
+    return Succession(**{**found, "held": tuple(found["held"]), "checks": checks})
 
 
 def replace_process(succession: Succession, arguments: Sequence[str]) -> NoReturn:
