@@ -14,7 +14,7 @@ from .debian import Tree
 
 ROOT = Path(__file__).parents[2]
 RELEASE = "bookworm"
-BEFORE = ("python3", "corosync", "nftables", "iproute2", "systemd", "systemd-sysv", "iputils-ping")
+BEFORE = ("python3", "corosync", "nftables", "iproute2", "systemd", "systemd-sysv", "procps")
 """What is there before the package, so that what the package itself leaves behind can be told."""
 
 

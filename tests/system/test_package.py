@@ -88,27 +88,94 @@ def newer(package: Path, to: Path) -> Path:
     return made
 
 
+def addresses(host: Host) -> set[str]:
+    """Of the VIPs, those that the host's kernel has."""
+    links = json.loads(host.run("ip", "-json", "address", "show", "dev", "eth0"))
+    found = {a["local"] for link in links for a in link["addr_info"]}
+    return found & {"10.99.0.101", "10.99.0.102"}
+
+
+def restarts(host: Host) -> int:
+    return int(host.run("systemctl", "show", "--property=NRestarts", "--value", "wackamole"))
+
+
+def is_active(host: Host) -> bool:
+    return host.run("systemctl", "is-active", "wackamole", check=False).strip() == "active"
+
+
+def serve_alike(a: Host, b: Host) -> bool:
+    """Whether both are members, hold a VIP each, and each kernel has what the table says."""
+    if not (is_active(a) and is_active(b)):
+        return False
+    return set(holders(a).values()) == {"a", "b"} and len(addresses(a)) == len(addresses(b)) == 1
+
+
 def test_under_systemd(tree: Tree, package: Path, networks: tuple[str, str], tmp_path: Path) -> None:
     """A cluster of two hosts: started, killed, stuck, upgraded, replaced, stopped, switched off, purged."""
     install(tree, package)
     tree.run("systemctl", "disable", "corosync")
     tree.run("wackamole", "keygen", "/etc/wackamole/system.key")
+    (tree.path / "usr/sbin/policy-rc.d").unlink()  # from here on it is a host of its own
     other = tree.copy(tmp_path / "other")
-    later = newer(package, tmp_path)
+    newer(package, tmp_path).rename(tree.path / "newer.deb")
     with ExitStack() as stack:
         a = stack.enter_context(tree.booted("a", networks[0]))
         b = stack.enter_context(other.booted("b", networks[1]))
-        assert a.run("systemctl", "is-active", "wackamole", check=False).strip() == "inactive"  # it has no config yet
         for host, root in ((a, tree), (b, other)):
+            assert not is_active(host)  # it has no config yet
             assert host.state() == "running", host.run("systemctl", "--failed", "--no-pager")
             (root.path / "etc/wackamole/wackamole.toml").write_text(CONFIG)
-            host.run("systemctl", "start", "--no-block", "wackamole")
-        for host in (a, b):
-            host.until(lambda host=host: host.run("systemctl", "is-active", "wackamole", check=False).strip() == "active", "it is ready")
-        a.until(lambda: set(holders(a).values()) == {"a", "b"}, "each has a VIP")
+        b.run("systemctl", "start", "--no-block", "wackamole")
+        a.run("systemctl", "start", "wackamole")  # comes back when it is a settled member: sd_notify
+        a.until(lambda: serve_alike(a, b), "each host serves a VIP")
         found = status(a)
         assert found["fence"]["mode"] == "nftables"
-        assert found["process"]["scheduling"] == "rr"
         assert found["warnings"] == []
-        print(a.run("systemctl", "status", "--no-pager", "wackamole"))
-        print(a.run("systemd-analyze", "security", "--no-pager", "wackamole").splitlines()[-1])
+        level = a.run("systemd-analyze", "security", "--no-pager", "wackamole").splitlines()[-1]
+        assert float(level.split(":")[1].split()[0]) <= 3.0, level
+        limits = a.run("cat", f"/proc/{main_pid(a)}/limits")
+        if int(limits.partition("Max realtime priority")[2].split()[0]) >= 10:  # else this machine cannot give it
+            assert found["process"]["scheduling"] == "rr"
+
+        # killed: what is left is released, and it is started again
+        a.run("kill", "-9", main_pid(a))
+        a.until(lambda: restarts(a) == 1 and serve_alike(a, b), "it is back after SIGKILL")
+        # stuck: the watchdog ends it
+        a.run("kill", "-STOP", main_pid(a))
+        a.until(lambda: restarts(a) == 2 and serve_alike(a, b), "it is back after a watchdog's timeout")
+        assert "Watchdog timeout" in a.run("journalctl", "--no-pager", "--unit=wackamole")
+
+        # upgraded: the daemon serves on, then is replaced by the same process
+        before, serving = status(a)["process"], addresses(a)
+        said = a.run("apt-get", "install", "-qq", "-y", "/newer.deb")
+        assert "wackamole restart" in said
+        assert status(a)["process"] == before
+        a.run("wackamole", "restart")
+        after = status(a)["process"]
+        assert (after["pid"], after["restarts"]) == (before["pid"], before["restarts"] + 1)
+        assert addresses(a) == serving
+        assert is_active(a)
+        assert restarts(a) == 2
+
+        # stopped: handed over, and nothing stays
+        a.run("systemctl", "stop", "wackamole")
+        assert set(holders(b).values()) == {"b"}
+        assert addresses(a) == set()
+        assert "corosync" not in a.run("ps", "-A", "-o", "comm")
+        a.run("systemctl", "start", "wackamole")
+        a.until(lambda: serve_alike(a, b), "it is back after a stop")
+
+        # switched off: it leaves before its Corosync does
+        b.run("systemctl", "poweroff")
+        a.until(lambda: len(addresses(a)) == 2, "a serves everything")
+        views = [e for line in a.run("wackamole", "events", "--json").splitlines() if (e := json.loads(line))["event"] == "view"]
+        assert views[-1]["left"] == "b:left"
+        b.until(b.down, "it is off", within_s=90)
+
+        a.run("apt-get", "purge", "-qq", "-y", "wackamole")
+        assert addresses(a) == set()
+        assert "wackamole" not in a.run("nft", "list", "tables")
+        left = a.run("ps", "-A", "-o", "args")
+        assert "wackamole" not in left
+        assert "corosync" not in left
+        assert a.state() == "running", a.run("systemctl", "--failed", "--no-pager")
