@@ -129,7 +129,19 @@ class Host:
             if check:
                 raise Failed("the host is down") from None
             return ""
-        enter = ("nsenter", "--target", first, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
+        enter = (
+            "nsenter",
+            "--target",
+            first,
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--pid",
+            "--cgroup",
+            "--root",
+            "--wd",
+        )
         return _call(*enter, *command, check=check)
 
     def state(self) -> str:
@@ -145,11 +157,23 @@ class Host:
         deadline = time.monotonic() + within_s
         while not fact():
             if time.monotonic() > deadline:
-                raise Failed(f"not within {within_s:g} s: {story}\n" + self.run("journalctl", "--no-pager", "-n", "60", check=False))
+                raise Failed(
+                    f"not within {within_s:g} s: {story}\n"
+                    + self.run("journalctl", "--no-pager", "-n", "60", check=False)
+                )
 
 
 def _call(*command: str, check: bool = True) -> str:
-    done = subprocess.run(command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS_MAX, check=False)
+    done = subprocess.run(
+        command,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
     if check and done.returncode:
         raise Failed(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout[-4000:]}")
     return done.stdout
