@@ -103,6 +103,16 @@ def restarts(host: Host) -> int:
     return int(host.run("systemctl", "show", "--property=NRestarts", "--value", "wackamole"))
 
 
+def why_gone(host: Host) -> dict[str, str]:
+    """Why the members that went last are gone, as the cluster's history has it since the last one came."""
+    views = [
+        e
+        for line in host.run("wackamole", "events", "--json").splitlines()
+        if (e := json.loads(line))["event"] == "view"
+    ]
+    return dict(pair.split(":") for pair in views[-1]["left"].split(",")) if "left" in views[-1] else {}
+
+
 def failed(host: Host) -> str:
     return host.run("systemctl", "--failed", "--no-pager", "--plain")
 
@@ -176,12 +186,8 @@ def test_under_systemd(tree: Tree, package: Path, networks: tuple[str, str], tmp
         # switched off: it leaves before its Corosync does
         b.run("systemctl", "poweroff")
         a.until(lambda: len(addresses(a)) == 2, "a serves everything")
-        views = [
-            e
-            for line in a.run("wackamole", "events", "--json").splitlines()
-            if (e := json.loads(line))["event"] == "view"
-        ]
-        assert views[-1]["left"] == "b:left"
+        a.until(lambda: "b" in why_gone(a), "a tells that b is gone")
+        assert why_gone(a)["b"] == "left"
         b.until(b.down, "it is off", within_s=90)
 
         a.run("apt-get", "purge", "-qq", "-y", "wackamole")
