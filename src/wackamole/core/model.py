@@ -110,6 +110,12 @@ class NotEligible(Enum):
     RELEASING = "it is still letting go of it"
     SAME_NAME = "another member has the same node name"
     DRAINING = "it is being drained"
+    OTHER = "a later version of wackamole says why"
+
+    @classmethod
+    def _missing_(cls, _value: object) -> NotEligible:
+        """A member of a later version may have reasons that this one does not know: it must be understood all the same."""
+        return cls.OTHER
 
     @property
     def forbids(self) -> bool:
@@ -141,6 +147,12 @@ class Cause(Enum):
     DRAIN = "its holder is drained"
     NOT_ELIGIBLE = "its holder is no longer eligible"
     FAILED = "the kernel of its target refused it"
+    OTHER = "a later version of wackamole says why"
+
+    @classmethod
+    def _missing_(cls, _value: object) -> Cause:
+        """As for NotEligible."""
+        return cls.OTHER
 
 
 @dataclass(frozen=True, slots=True, order=True)
