@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.completion import get_completion_script
 from typer.main import get_command
 
 from wackamole.cli import app
@@ -20,6 +19,9 @@ from wackamole.schema import schema
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+WACKAMOLE = str(Path(sys.executable).with_name("wackamole"))
 
 
 def plain(page: Path) -> str:
@@ -136,14 +138,16 @@ def test_what_is_left_open_in_the_unit_is_said_with_its_reason(analyze: str) -> 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_the_shell_completes_commands_and_options(shell: str, tmp_path: Path) -> None:
-    """As the package installs it; in zsh what its function asks for, in bash the function itself."""
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    script = get_completion_script(prog_name="wackamole", complete_var="_WACKAMOLE_COMPLETE", shell=shell)
+    """By the script that the package installs; in zsh, what that one asks for."""
+
+    def called(**more: str) -> str:
+        env = {**os.environ, "_WACKAMOLE_COMPLETE": f"complete_{shell}", **more}
+        return subprocess.run([WACKAMOLE], env=env, capture_output=True, text=True, check=False).stdout
+
+    script = called(_WACKAMOLE_COMPLETE=f"source_{shell}")
     if shell == "zsh":
-        asked = {**env, "_WACKAMOLE_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "wackamole drain --f"}
-        done = subprocess.run(["wackamole"], env=asked, capture_output=True, text=True, check=False)
-        assert "_WACKAMOLE_COMPLETE" in script
-        assert "--force" in done.stdout
+        assert "_WACKAMOLE_COMPLETE=complete_zsh" in script
+        assert "--force" in called(_TYPER_COMPLETE_ARGS="wackamole drain --f")
         return
     (tmp_path / "completion").write_text(script)
     for words, offered in (
@@ -156,5 +160,11 @@ def test_the_shell_completes_commands_and_options(shell: str, tmp_path: Path) ->
             f". {tmp_path}/completion; COMP_WORDS=({' '.join(typed)}); COMP_CWORD={len(typed) - 1};"
             ' _wackamole_completion wackamole; echo "${COMPREPLY[@]}"'
         )
-        done = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["bash", "-c", line],
+            env={**os.environ, "PATH": f"{Path(WACKAMOLE).parent}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert offered in done.stdout.split(), words
