@@ -129,7 +129,7 @@ def serve_alike(a: Host, b: Host) -> bool:
 
 
 def test_under_systemd(tree: Tree, package: Path, networks: tuple[str, str], tmp_path: Path) -> None:
-    """A cluster of two hosts: started, killed, stuck, upgraded, replaced, stopped, switched off, purged."""
+    """A cluster of two hosts: started, killed, stuck, upgraded, replaced, stopped, reloaded, switched off, purged."""
     install(tree, package)
     tree.run("systemctl", "disable", "corosync")
     tree.run("wackamole", "keygen", "/etc/wackamole/system.key")
@@ -182,6 +182,13 @@ def test_under_systemd(tree: Tree, package: Path, networks: tuple[str, str], tmp
         assert "corosync" not in a.run("ps", "-A", "-o", "comm")
         a.run("systemctl", "start", "wackamole")
         a.until(lambda: serve_alike(a, b), "it is back after a stop")
+
+        # reloaded: a VIP more
+        for host, root in ((a, tree), (b, other)):
+            more = f'{CONFIG}\n[[vip]]\nname = "three"\naddress = "10.99.0.103"\n'
+            (root.path / "etc/wackamole/wackamole.toml").write_text(more)
+            host.run("systemctl", "reload", "wackamole")
+        a.until(lambda: holders(a).get("three") is not None, "the new VIP is served")
 
         # switched off: it leaves before its Corosync does
         b.run("systemctl", "poweroff")
