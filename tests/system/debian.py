@@ -5,9 +5,9 @@ Nothing of this host is in it but the network, and that only while packages are 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
+import select
 import shutil
 import subprocess
 import time
@@ -196,6 +196,13 @@ def _own_group(name: str) -> Path:
 
 
 def _remove_group(group: Path) -> None:
+    """When the last process in it is gone; whatever is left is killed."""
+    (group / "cgroup.kill").write_text("1")
+    with (group / "cgroup.events").open() as events:
+        changed = select.poll()
+        changed.register(events, select.POLLPRI)
+        while "populated 1" in events.read():
+            changed.poll(1000)
+            events.seek(0)
     for folder, _, _ in os.walk(group, topdown=False):
-        with contextlib.suppress(OSError):  # its last process is on its way out
-            Path(folder).rmdir()
+        Path(folder).rmdir()
