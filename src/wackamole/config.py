@@ -90,11 +90,11 @@ VIP_EVENTS = (
 NODE_EVENTS = ("view", "settled", "evict", "drain", "resume", "engine_lost", "paused")
 """What a hook can be `on`: what concerns a VIP, and what does not. All but `before_release` are words of the history."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")
-_INTERFACE = re.compile(r"[^\s/]{1,15}\Z")
-_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", re.ASCII)
-_UNIT = re.compile(r"(?!-)[A-Za-z0-9@_.:\\-]{1,255}\Z")
-_HOST_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})\Z")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")
+INTERFACE = re.compile(r"[^\s/]{1,15}\Z")
+ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", re.ASCII)
+UNIT = re.compile(r"(?!-)[A-Za-z0-9@_.:\\-]{1,255}\Z")
+HOST_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})\Z")
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h)\Z")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
@@ -348,7 +348,7 @@ def parse(text: str, path: str = "config") -> Config:
         found = re.search(r"\(at line (\d+), column \d+\)", str(wrong))
         place = f"{path}:{found[1]}" if found else path
         raise ConfigError([f"{place}  is not TOML: {_cut(str(wrong).partition(' (at ')[0])}"]) from None
-    return _Reader(path, _places(text)).config(document)
+    return Reader(path, _places(text)).config(document)
 
 
 # -- where things are ---------------------------------------------------------------------------------------------------
@@ -390,7 +390,7 @@ def _places(text: str) -> dict[str, int]:
 # -- reading ------------------------------------------------------------------------------------------------------------
 
 
-class _Reader:
+class Reader:
     """Reads one document and gathers its problems."""
 
     def __init__(self, path: str, places: Mapping[str, int]) -> None:
@@ -467,7 +467,7 @@ class _Reader:
             if key not in known:
                 near = difflib.get_close_matches(key, known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f" (there are: {', '.join(known)})"
-                name = key if _NAME.match(key) else _shown(key)
+                name = key if NAME.match(key) else _shown(key)
                 self.wrong(f"{where}.{name}" if where else name, f"there is no such key{hint}")
 
     def table(self, document: dict[str, Any], name: str) -> dict[str, Any]:
@@ -509,7 +509,7 @@ class _Reader:
             if key not in table:
                 self.wrong(where, f"needs a {key}")
             return ""
-        if not _NAME.match(found):
+        if not NAME.match(found):
             self.wrong(f"{where}.{key}", f"{_shown(found)} is no name: letters, digits and . _ : - (at most 63)")
         return found
 
@@ -540,7 +540,7 @@ class _Reader:
             self.wrong(f"{where}.{key}", str(wrong))
             return default
         if not least <= ms <= most:
-            self.wrong(f"{where}.{key}", f"must be from {_spoken(least)} to {_spoken(most)}, not {found}")
+            self.wrong(f"{where}.{key}", f"must be from {spoken(least)} to {spoken(most)}, not {found}")
             return default
         return ms
 
@@ -622,15 +622,15 @@ class _Reader:
         if mode != "lifetime" and "lifetime" in fence:
             self.wrong("fence.lifetime", 'is only for mode = "lifetime"')
         if life % 1000:
-            self.wrong("fence.lifetime", f"must be whole seconds, not {_spoken(life)}: the kernel counts no others")
+            self.wrong("fence.lifetime", f"must be whole seconds, not {spoken(life)}: the kernel counts no others")
         if mode == "nftables":
             least = max(2 * detection + beat, age + 3 * beat)
             if lease < least:
                 self.wrong(
                     "fence.lease" if "lease" in fence else "fence",
-                    f"{_spoken(lease)} is too short: it must outlive a change of membership and a few lost beats, or every"
+                    f"{spoken(lease)} is too short: it must outlive a change of membership and a few lost beats, or every"
                     f" death would darken the survivors as well; at least 2 × detection + beat and beat_age_max + 3 ×"
-                    f" beat: {_spoken(least)}",
+                    f" beat: {spoken(least)}",
                 )
         if mode == "off" and found.takeover is Takeover.STRICT:
             self.wrong("fence.takeover", '"strict" waits for a lease to run out, and without a fence there is none')
@@ -644,9 +644,9 @@ class _Reader:
         if evict < least:
             self.wrong(
                 "engine.evict_after" if "evict_after" in engine else "engine",
-                f"{_spoken(evict)} is too soon: a healthy member is silent for up to twice `detection`"
-                f" ({_spoken(detection)}) or a few beats ({_spoken(beat)}), and a silent one may serve for"
-                f" {_spoken(dark)} (lease + beat_age_max + {FENCE_SLACK_MS}ms); at least {_spoken(least)}",
+                f"{spoken(evict)} is too soon: a healthy member is silent for up to twice `detection`"
+                f" ({spoken(detection)}) or a few beats ({spoken(beat)}), and a silent one may serve for"
+                f" {spoken(dark)} (lease + beat_age_max + {FENCE_SLACK_MS}ms); at least {spoken(least)}",
             )
         managed = self.flag(engine, "engine", "managed", kind == "corosync")
         return EngineConfig(kind, detection, managed, evict, beat, *self.spread(engine, kind)), found
@@ -700,7 +700,7 @@ class _Reader:
         found = table.get("by", By.WEIGHT.value)
         if isinstance(found, str) and found in words:
             return words[found], "", ""
-        if not isinstance(found, str) or not _ENTRY_POINT.match(found):
+        if not isinstance(found, str) or not ENTRY_POINT.match(found):
             options = ", ".join(f'"{word}"' for word in words)
             self.wrong("balance.by", f'must be one of {options}, or "module:function", not {_shown(found)}')
             return By.WEIGHT, "", ""
@@ -737,7 +737,7 @@ class _Reader:
         interval = self.duration(table, "load", "interval", 10_000, 1000, 3_600_000)
         timeout = self.duration(table, "load", "timeout", min(5000, interval), 100, 60_000)
         if timeout > interval:
-            self.wrong("load.timeout", f"is longer than `interval` ({_spoken(interval)})")
+            self.wrong("load.timeout", f"is longer than `interval` ({spoken(interval)})")
         return LoadConfig(
             command,
             interval,
@@ -917,7 +917,7 @@ class _Reader:
             self.wrong(f"{where}.interfaces", 'must be a table such as { public = "eno1" }')
             return ()
         for name, real in found.items():
-            if not isinstance(real, str) or not _INTERFACE.match(real):
+            if not isinstance(real, str) or not INTERFACE.match(real):
                 self.wrong(f"{where}.interfaces", f"{name}: {_shown(real)} is no interface name (1 to 15 letters)")
         return tuple(sorted((k, v) for k, v in found.items() if isinstance(v, str)))
 
@@ -949,7 +949,7 @@ class _Reader:
             routing = (*self.routing(table, where, "routes", route), *self.routing(table, where, "rules", rule))
             connections = self.choice(table, where, "connections", "destroy", ("destroy", "keep"))
             labels = self.texts(table, where, "labels")
-            if len(labels) > LABELS_MAX or not all(map(_NAME.match, labels)):
+            if len(labels) > LABELS_MAX or not all(map(NAME.match, labels)):
                 self.wrong(f"{where}.labels", f"must be at most {LABELS_MAX} names: letters, digits and . _ : -")
             if name and addresses:
                 found.append(VipConfig(Vip(name, addresses), prefer, told, routing, connections, labels))
@@ -1058,7 +1058,7 @@ class _Reader:
             interval = self.duration(table, where, "interval", 2000, 100, 3_600_000)
             timeout = self.duration(table, where, "timeout", min(2000, interval), 10, 600_000)
             if timeout > interval:
-                self.wrong(f"{where}.timeout", f"is longer than `interval` ({_spoken(interval)})")
+                self.wrong(f"{where}.timeout", f"is longer than `interval` ({spoken(interval)})")
             only_one = self.flag(table, where, "only_one", False)
             unhealthy = self.choice(table, where, "unhealthy", "withdraw" if only_one else "keep", ("keep", "withdraw"))
             if only_one and unhealthy != "withdraw":
@@ -1112,7 +1112,7 @@ class _Reader:
                 }
             case "unit":
                 unit = self.needed(table, where, "unit")
-                if unit and not _UNIT.match(unit):
+                if unit and not UNIT.match(unit):
                     self.wrong(f"{where}.unit", f'{_shown(unit)} is no name of a unit, such as "nginx.service"')
                 found = {"unit": unit}
             case "file":
@@ -1158,7 +1158,7 @@ class _Reader:
 
     def host_and_port(self, text: str, where: str) -> dict[str, object]:
         """An address with a port: 127.0.0.1:80, [::1]:80, localhost:80."""
-        match = _HOST_PORT.match(text)
+        match = HOST_PORT.match(text)
         if match is None or not 0 < int(match[3]) < 1 << 16:
             if text:
                 self.wrong(where, f'{_shown(text)} is no address with a port, such as "127.0.0.1:80" or "[::1]:80"')
@@ -1205,7 +1205,7 @@ class _Reader:
         """Status codes: numbers, and ranges such as "200-299"."""
         given = table.get("status", ["200-399"])
         found: list[tuple[int, int]] = []
-        for item in given if isinstance(given, list) else [given]:
+        for item in given if isinstance(given, list) and given else [given]:
             match = re.fullmatch(r"([1-5]\d\d)(?:-([1-5]\d\d))?", str(item)) if isinstance(item, str | int) else None
             if match is None or len(found) == WORDS_MAX:
                 self.wrong(f"{where}.status", f'{_shown(item)} must be a status such as 200, or a range as "200-299"')
@@ -1220,7 +1220,7 @@ class _Reader:
             return (), ""
         if "python" in table:
             python = self.text(table, where, "python") or ""
-            if python and not _ENTRY_POINT.match(python):
+            if python and not ENTRY_POINT.match(python):
                 self.wrong(f"{where}.python", f'{_shown(python)} is no entry point such as "package.module:function"')
                 return (), ""
             return (), python
@@ -1266,7 +1266,7 @@ class _Reader:
     def interface(self, table: Mapping[str, Any], where: str) -> str:
         """The interface of a VIP or address, "" for the one whose subnet holds it."""
         found = table.get("interface", "")
-        if "interface" in table and (not isinstance(found, str) or not _INTERFACE.match(found)):
+        if "interface" in table and (not isinstance(found, str) or not INTERFACE.match(found)):
             self.wrong(f"{where}.interface", f"{_shown(found)} is no interface name (1 to 15 letters)")
             return ""
         return str(found)
@@ -1323,7 +1323,8 @@ def _version_of(entry_point: str) -> str | None:
     return f"{min(names)} {metadata.version(min(names))}" if names else None
 
 
-def _spoken(ms: int) -> str:
+def spoken(ms: int) -> str:
+    """A time as people write it: "4s"."""
     for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
         if ms >= size and ms % size == 0:
             return f"{ms // size}{unit}"

@@ -3,6 +3,12 @@
     frame := version (1 byte) · flags (1 byte; 1: zlib) · body
     body  := [view, message], the message as a map with its type under "t"
 
+Members of two versions live in one group while a cluster is upgraded. So a message is only ever extended, by fields that
+have a default: who does not know a field leaves it out. A reason that is not known is NotEligible.OTHER or Cause.OTHER. A new
+kind of message is said only where every member's Report says, by a field of its own, that it is understood: what is dropped is
+not counted by whoever dropped it, and tables are compared by such counts. What else agreed tables are made of is the same in
+both versions, or PLACEMENT_VERSION differs. tests/test_versions.py holds us to it; VERSION changes when that cannot be kept.
+
 Whatever comes from the wire is bounded before it is decoded; anything that is not a message of ours raises WireError
 with a sentence, and nothing else is ever raised.
 """

@@ -115,6 +115,12 @@ class NotEligible(Enum):
     CHOSEN_TWICE = "a check that may pass on one member only passes on several"
     DRAINING = "it is being drained"
     CHECK_FAILING = "its health check fails"
+    OTHER = "a later version of wackamole says why"
+
+    @classmethod
+    def _missing_(cls, _value: object) -> NotEligible:
+        """A member of a later version may have reasons that this one does not know: it must be understood all the same."""
+        return cls.OTHER
 
     @property
     def forbids(self) -> bool:
@@ -154,6 +160,12 @@ class Cause(Enum):
     NOT_ELIGIBLE = "its holder is no longer eligible"
     CHOSEN_TWICE = "its check passed on several members"
     FAILED = "the kernel of its target refused it"
+    OTHER = "a later version of wackamole says why"
+
+    @classmethod
+    def _missing_(cls, _value: object) -> Cause:
+        """As for NotEligible."""
+        return cls.OTHER
 
 
 _CAUSES = {

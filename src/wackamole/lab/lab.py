@@ -348,9 +348,9 @@ class Lab:
         return [*enter, str(home / "run"), *command]
 
     @staticmethod
-    def environment() -> dict[str, str]:
-        """This process's, with this very package first on the path."""
-        here = str(Path(__file__).resolve().parents[2])
+    def environment(source: Path | None = None) -> dict[str, str]:
+        """This process's, with this very package first on the path, or the one in `source`."""
+        here = str(source or Path(__file__).resolve().parents[2])
         rest = os.environ.get("PYTHONPATH")
         return {**os.environ, "PYTHONPATH": f"{here}:{rest}" if rest else here}
 
@@ -376,8 +376,8 @@ class Lab:
         for node in self.layout.nodes:
             self.start(node)
 
-    def start(self, node: str, config: str | None = None) -> None:
-        """Start a node's daemon; a crashed host is made anew first."""
+    def start(self, node: str, config: str | None = None, *, source: Path | None = None) -> None:
+        """Start a node's daemon; a crashed host is made anew first. `source`: the folder of another version of this package."""
         self._known(node)
         if not (NETNS / self.layout.namespace(node)).exists():
             self._make_host(node)
@@ -400,7 +400,7 @@ class Lab:
                     "--node",
                     node,
                 ),
-                env=self.environment(),
+                env=self.environment(source),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

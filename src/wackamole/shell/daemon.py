@@ -351,7 +351,7 @@ class Daemon:
         await self.hooks.close(ANSWERED_SECONDS)
         await asyncio.to_thread(self.audit.hand_over)
         await asyncio.to_thread(self.events.hand_over)
-        replace_process(succession, sys.argv[1:])
+        replace_process(succession, sys.argv[1:], self._notifier.variables)
 
     def _record(self, effect: do.Record) -> None:
         fields = dict(effect.fields)
