@@ -260,6 +260,19 @@ def _since(text: str | None) -> float | None:
 
 
 @app.command()
+def watch(socket: SocketOption = SOCKET) -> None:
+    """Watch the cluster live on this terminal: nodes, VIPs, moves, events. Keys drain, resume and move; ? explains them."""
+    from .watch.terminal import NoTerminal
+    from .watch.terminal import watch as watch_cluster
+
+    try:
+        watch_cluster(socket)
+    except NoTerminal as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+@app.command()
 def move(
     names: Annotated[list[str], typer.Argument(metavar="VIP... NODE", help="One or more VIPs, then the node.")],
     socket: SocketOption = SOCKET,
