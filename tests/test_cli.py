@@ -40,6 +40,7 @@ def test_version_and_help() -> None:
         "check",
         "status",
         "events",
+        "watch",
         "move",
         "drain",
         "resume",

@@ -22,7 +22,7 @@ import pyte
 SECONDS_MAX = 60.0
 SOURCE = Path(__file__).parents[2] / "src"
 KEYS = {
-    "up": "\x1bOA", "down": "\x1bOB", "right": "\x1bOC", "left": "\x1bOD", "pagedown": "\x1b[6~", "pageup": "\x1b[5~",
+    "up": "\x1b[A", "down": "\x1b[B", "right": "\x1b[C", "left": "\x1b[D", "pagedown": "\x1b[6~", "pageup": "\x1b[5~",
     "end": "\x1b[4~", "home": "\x1b[1~", "tab": "\t", "enter": "\r", "escape": "\x1b", "backspace": "\x7f",
 }  # fmt: skip
 
@@ -39,7 +39,8 @@ class Terminal:
         self._master, slave = pty.openpty()
         self._size(columns, rows)
         env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
-        env |= {"TERM": "screen-256color", "PYTHONPATH": str(SOURCE), "LC_ALL": "C.UTF-8", **environment}
+        # the emulator does not know how others scroll
+        env |= {"TERM": "linux", "PYTHONPATH": str(SOURCE), "LC_ALL": "C.UTF-8", **environment}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "wackamole", *arguments],
             stdin=slave,

@@ -114,19 +114,23 @@ class Room:
 
 
 HELP = (
-    "Tab              the next part: nodes, VIPs, events",
-    "arrows, PgUp …   move the cursor (j and k too)",
-    "/                show only what has this text: in a name, an address, a holder, a reason, an event",
-    "                 @b: what node b holds; Enter keeps it, Esc takes it away",
-    "!                only what is not as it should be; again: everything",
-    "Enter            on a VIP: why it is there, step by step; on a node: only what it holds",
-    "m                move the VIP under the cursor to another node; it stays there until `wackamole balance`",
-    "d                drain the node under the cursor: its VIPs go to others, and it stays empty",
-    "r                resume: let the node under the cursor hold VIPs again",
-    "q                quit; nothing of the cluster depends on this program",
+    "Tab      the next part: nodes, VIPs, events",
+    "↑ ↓ …    move the cursor; so do j, k, PgUp, PgDn, Home, End",
+    "/        show only what has this text: a name, an address, a reason, an event;",
+    "         @b: what node b holds. Enter keeps the filter, Esc takes it away",
+    "!        only what is not as it should be; again: everything",
+    "Enter    on a VIP: why it is there, step by step",
+    "         on a node: only what it holds",
+    "m        move the VIP under the cursor; it stays there until `balance`",
+    "d        drain the node under the cursor: its VIPs go to others",
+    "r        resume: let the node under the cursor hold VIPs again",
+    "q        quit; nothing of the cluster depends on this program",
     "",
-    "d, r and m ask before they do anything. ■ holds the VIP, □ is where it goes, ○ is where it came from in the last minute.",
-    "× is not as it should be; ! is under way, meant by an operator, or worth knowing.",
+    "d, r and m ask before anything is done.",
+    "",
+    "×  not as it should be       !  under way, meant so, or worth knowing",
+    "■  holds the VIP             □  where the VIP is going",
+    "○  where it came from in the last minute",
 )
 
 

@@ -400,7 +400,8 @@ def _events(moment: Moment, look: Look, room: Room, width: int) -> list[Line]:
     shown = listed[max(0, end - room.events) : end]
     title = f"EVENTS {_span(max(0, end - room.events), room.events, len(listed))}"
     if not shown:
-        return [_header(title, "", width, focused=focused), (Piece("   nothing was told yet", Style.DIM),)]
+        nothing = "nothing was told yet" if not moment.happenings else "none to show"
+        return [_header(title, "", width, focused=focused), (Piece(f"   {nothing}", Style.DIM),)]
     by = max(len(h.by) for h in shown)
     today = time.strftime("%Y-%m-%d", time.localtime(moment.now))
     body: list[Line] = []

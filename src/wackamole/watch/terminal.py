@@ -1,4 +1,4 @@
-"""The terminal: puts lines on it, reads keys, has orders carried out (docs/decisions/0015-watch-with-curses.md).
+"""The terminal: puts lines on it, reads keys, has orders carried out (docs/decisions/00XX-watch-with-curses.md).
 
 curses sends only the characters that differ from what is on the screen, so a slow link carries a VIP's move in a few bytes.
 """
@@ -81,6 +81,7 @@ class Watch:
         self._answers: queue.SimpleQueue[Callable[[Look], Look]] = queue.SimpleQueue()
         self._look = Look()
         self._seen: tuple[float, Overview] | None = None
+        self._may = True
         self._told: tuple[object, tuple[Happening, ...]] = (None, ())
         window.keypad(True)
         window.nodelay(True)
@@ -140,6 +141,7 @@ class Watch:
         now = time.monotonic()
         if heard.status is not None and (self._seen is None or self._seen[0] != heard.status_at):
             self._seen = heard.status_at, overview(heard.status)
+            self._may = may_command(self._path)
         newest = (len(heard.entries), id(heard.entries[-1]) if heard.entries else 0)
         if self._told[0] != newest:
             self._told = newest, tuple(map(happening, heard.entries))
@@ -150,7 +152,7 @@ class Watch:
             age=now - heard.status_at,
             late=_late(heard, now),
             gone=heard.gone,
-            may=may_command(self._path),
+            may=self._may,
         )
 
     # -- orders -----------------------------------------------------------------------------------------------------------
@@ -235,9 +237,10 @@ def _attributes() -> dict[Style, int]:
     found |= {Style.DIM: curses.A_DIM, Style.BOLD: curses.A_BOLD, Style.HEADER: curses.A_BOLD | curses.A_UNDERLINE}
     found |= {Style.TITLE: curses.A_REVERSE, Style.CURSOR: curses.A_REVERSE}
     found |= {Style.ALARM: curses.A_REVERSE | curses.A_BOLD, Style.BAD: curses.A_BOLD}
+    if curses.has_colors():
+        curses.use_default_colors()  # the background is the terminal's own, light or dark
     if not curses.has_colors() or os.environ.get("NO_COLOR"):
         return found
-    curses.use_default_colors()
     colours = {Style.GOOD: curses.COLOR_GREEN, Style.NOTICE: curses.COLOR_YELLOW, Style.BAD: curses.COLOR_RED}
     colours |= {Style.FRESH: curses.COLOR_CYAN, Style.ALARM: curses.COLOR_RED}
     for number, (style, colour) in enumerate(colours.items(), 1):
