@@ -96,8 +96,8 @@ def talk(
                 return await asyncio.wait_for(conversation(daemon), 60)
             finally:
                 daemon.done.set()
-                for alarm in (daemon._alarm, daemon._telling_alarm):
-                    alarm.set(None)
+                daemon._alarm.set(None)
+                daemon.events.close()
 
         return asyncio.run(main())
 

@@ -11,14 +11,13 @@ import asyncio
 import contextlib
 import gc
 import os
-import secrets
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -38,17 +37,13 @@ from ..config import (
 )
 from ..core import effects as do
 from ..core import events as ev
-from ..core.agreed import representative, witness_of
 from ..core.machine import next_deadline_ms, step
 from ..core.model import (
     Cause,
     Electorate,
     NodeId,
     NotEligible,
-    OnWire,
     Phase,
-    Report,
-    Row,
     Table,
     ViewId,
     Vip,
@@ -62,15 +57,16 @@ from ..engine.corosync.cpg import LibraryMissing
 from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync
 from ..engine.sealed import Seal, SealedEngine
 from ..engine.spread.adapter import SpreadEngine, group_name
-from ..eventlog import Entry as EventEntry
-from ..eventlog import EventLog, NoteError, Wanted, plain
+from ..eventlog import NoteError
 from . import disk, scheduling
 from .alarm import Alarm
 from .clock import boottime_ms
 from .control import ControlServer, Refused
 from .disk import DiskRefused
+from .events import Events
+from .holders import Holders
 from .hooks import Hooks
-from .journal import COMMON_FIELDS, Entry, Follower, Journal
+from .journal import COMMON_FIELDS, Entry, Journal
 from .kernel.fence import FenceRefused
 from .kernel.fencing import ByLifetime, ByNftables, Fencing, Unfenced
 from .kernel.guard import Guard, descriptors_close_high_first
@@ -87,7 +83,6 @@ from .releases import Releases
 from .shares import rule_of
 from .status import name_of, status_of
 from .succession import Succession, inherited, replace_process
-from .telling import SPEAKERS, EventFile, Speaker, Telling, events_path, read
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter from another: the addresses' thread must not wait 5 ms, the default, for each
@@ -140,15 +135,7 @@ class Daemon:
         self._queue: deque[ev.Event] = deque()
         self._busy = False
         self._alarm = Alarm(lambda: self.tell(ev.TimePassed()))
-        self.since: dict[VipKey, float] = {}
-        self._looked_at: dict[VipKey, tuple[NodeId, int] | None] = {}
-        self._witness: dict[VipKey, dict[str, object]] = {}
-        self._holders: dict[VipKey, NodeId | None] = {}  # as of the last settled table
-        self._members: dict[NodeId, str] = {}  # as of then
-        self._gone: dict[NodeId, str] = {}  # since then, and why
         self._ineligible: dict[VipKey, NotEligible] = {}
-        self._previous: dict[VipKey, str | None] = {}  # who held it before, by name
-        self._named: tuple[Table, dict[str, Row]] = (self.state.table, {})
         self._tasks: set[asyncio.Task[None]] = set()
         self._bad_messages = 0
         self._too_large = 0
@@ -195,16 +182,8 @@ class Daemon:
             slack_ms=FENCE_SLACK_MS + (LIFETIME_LATE_MS if config.fence.mode == "lifetime" else 0),
             warn=journal.put,
         )
-        log = EventLog()
-        read(events_path(self._state_dir), log)
-        self.telling = Telling(self.state.settings.node, secrets.token_hex(8), log)
-        self._events_file = EventFile(
-            events_path(self._state_dir),
-            lambda why: self.journal.record("events_failed", file=events_path(self._state_dir), reason=why),
-        )
-        self._followers: set[Follower[EventEntry]] = set()
-        self._telling_alarm = Alarm(self._say_note)
-        self.journal.listen(self._recorded)
+        self.events = Events(lambda: self.state, self._state_dir, journal, self.tell)
+        self.holders = Holders(lambda: self.state, journal, self.kernel.witness.look if config.fence.witness else None)
         self.engine: GroupEngine = engine_for(config, node, run_dir, journal)
         self.operator = Operator(self)
         self.control = ControlServer(
@@ -263,15 +242,15 @@ class Daemon:
                 self.state, effects = step(before, event, now)
                 self.audit.note(event, effects, self.state)  # before the effects: see Recorder.note
                 if self.state.view is not before.view:
-                    self.telling.on_view(self.state.view, self.state.me, now)
+                    self.events.on_view(self.state.view, self.state.me, now)
                 for effect in effects:
                     self._perform(effect)
                 if self.state.table is not before.table:
-                    self._table_changed(before)
+                    self._table_changed(before.table)
         finally:
             self._busy = False
         self._alarm.set(next_deadline_ms(self.state))
-        self._arm_telling()
+        self.events.arm()
 
     def _perform(self, effect: do.Effect) -> None:
         match effect:
@@ -286,7 +265,7 @@ class Daemon:
             case do.Announce():
                 self.kernel.announce(effect.vips)
             case do.ShowWitness():
-                self._show_witness(effect)
+                self.holders.show_witness(effect)
             case do.TakeNote():
                 self._take_note(effect)
             case do.Remember():
@@ -368,7 +347,7 @@ class Daemon:
         await self._close_controls()
         await self.hooks.close(ANSWERED_SECONDS)
         await asyncio.to_thread(self.audit.hand_over)
-        await asyncio.to_thread(self._events_file.close)
+        await asyncio.to_thread(self.events.hand_over)
         replace_process(succession, sys.argv[1:])
 
     def _record(self, effect: do.Record) -> None:
@@ -381,44 +360,17 @@ class Daemon:
             fields["node"] = self.state.settings.node if mine else name_of(reports, effect.node) or ""
         self.journal.record_of(self._began, effect.what, fields)
 
-    def _table_changed(self, before: State) -> None:
-        """Keep each VIP's `since`, tell the history who moved, and wake those who wait for a fact."""
+    def _table_changed(self, before: Table) -> None:
+        """Tell the history who moved, and wake those who wait for a fact."""
         after = self.state
-        self.telling.disturbed(self._ran_ms)
-        names = {r.node: r for r in (*before.table.reports, *after.table.reports)}
-        if after.phase is Phase.SETTLED:
-            self._view_settled({r.node: r.name for r in after.table.reports})
-            for row in after.table.rows:
-                self._row_settled(row, names)
-                self._look_on_the_wire(row)
+        self.events.on_table(self._ran_ms)
+        self.holders.on_table(before)
         self.operator.table_changed()
         if after.phase is Phase.SETTLED and not self._ready:
             self._ready = True
             self._notifier.ready()
         held = sum(1 for row in after.table.rows if row.holder == after.me)
         self._notifier.status(f"{after.phase.value}; {held} of {len(after.table.rows)} addresses here")
-
-    def _row_settled(self, row: Row, names: dict[NodeId, Report]) -> None:
-        """Compare with what was known when this member was settled last; a first sight of somebody who held it all along
-        is no move."""
-        seen = row.key in self._holders
-        was = self._holders.get(row.key)
-        if seen and was == row.holder:
-            return
-        self._holders[row.key] = row.holder
-        self._previous[row.key] = name_of(names, was)
-        self.since[row.key] = time.time()
-        self._witness.pop(row.key, None)
-        if was is None and (row.holder is None or row.cause is Cause.CLAIM):
-            return
-        self.journal.record(
-            "moved",
-            vip=row.vip.name,
-            source=name_of(names, was) or "nobody",
-            to=name_of(names, row.holder) or "nobody",
-            cause=row.cause.value,
-            view=str(self.state.view.id) if self.state.view else "-",
-        )
 
     # -- hooks ------------------------------------------------------------------------------------------------------------
 
@@ -434,13 +386,13 @@ class Daemon:
         )
 
     def _before_release(self, vips: Mapping[VipKey, Vip], done: Callable[[VipKey], None]) -> float:
-        return self.hooks.ask(vips, {k: self._about(v.name) for k, v in vips.items()}, done)
+        return self.hooks.ask(vips, {k: self.holders.about(v.name) for k, v in vips.items()}, done)
 
     def _tell_hooks(self, entry: Entry) -> None:
         what = str(entry["event"])
         if what in self.hooks.events:
             name = str(entry.get("vip", "")) if what in VIP_EVENTS else ""
-            about = self._about(name) if name else {}
+            about = self.holders.about(name) if name else {}
             details = {k: v for k, v in entry.items() if k not in COMMON_FIELDS}
             self.hooks.happened(what, name, {**about, "details": details})
 
@@ -451,96 +403,6 @@ class Daemon:
             "node": self.state.settings.node,
             "view": str(view.id) if view is not None else "-",
         }
-
-    def _about(self, name: str) -> Mapping[str, object]:
-        """What hooks hear of a VIP."""
-        if self._named[0] is not self.state.table:
-            mine = {v.key for v in self.state.settings.vips}
-            rows = sorted(self.state.table.rows, key=lambda r: r.key in mine)  # of two of one name, mine
-            self._named = (self.state.table, {r.vip.name: r for r in rows})
-        row = self._named[1].get(name)
-        vip = row.vip if row is not None else next((v for v in self.state.settings.vips if v.name == name), None)
-        reports = {r.node: r for r in self.state.table.reports}
-        settled = self.state.phase is Phase.SETTLED and row is not None
-        return {
-            "vip": name,
-            "addresses": [
-                {"ip": a.ip, "prefix": a.prefix, "interface": a.interface} for a in (vip.addresses if vip else ())
-            ],
-            "cause": row.cause.value if settled and row is not None else self.state.phase.value,
-            "holder": name_of(reports, row.holder) if row is not None else None,
-            "target": name_of(reports, row.target) if row is not None else None,
-            "previous": self._previous.get(row.key) if row is not None else None,
-        }
-
-    def _look_on_the_wire(self, row: Row) -> None:
-        """Whoever is its holder's witness asks for a VIP that was acquired, or kept in a conflict; one that is on its way
-        when it has arrived, and one that was held all along not at all."""
-        if row.holder is not None and (row.target != row.holder or row.releasing):
-            return
-        was = self._looked_at.get(row.key)
-        now = (row.holder, row.generation if row.cause is Cause.CONFLICT else 0) if row.holder is not None else None
-        if now == was:
-            return
-        seen = row.key in self._looked_at
-        self._looked_at[row.key] = now
-        if row.holder is None or (not seen and row.cause is Cause.CLAIM) or not self.config.fence.witness:
-            return
-        if witness_of(self.state, row.holder) == self.state.me:
-            self.kernel.witness.look(row.vip, row.holder)
-
-    def _show_witness(self, effect: do.ShowWitness) -> None:
-        names = {r.node: r for r in self.state.table.reports}
-        told = {"by": name_of(names, effect.by), "result": effect.result.value}
-        self._witness[effect.key] = {**told, "at": time.time()}
-        if effect.by == self.state.me or effect.result is not OnWire.VERIFIED:
-            self.journal.record("witness", vip=effect.key.split("#")[0], **told)
-
-    # -- the event log --------------------------------------------------------------------------------------------------
-
-    def _recorded(self, entry: Entry) -> None:
-        """What is of common interest goes into the cluster's event log, said by one member. Who has yet to meet the others
-        speaks for itself only: what it sees of the VIPs is not what they see."""
-        what = str(entry["event"])
-        speaker = SPEAKERS.get(what)
-        if speaker is None:
-            return
-        if what == "witness" and entry["result"] == OnWire.VERIFIED.value:
-            return  # as it should be
-        if what == "resume" and entry["leaving"] == "True":
-            return  # `leave_requested` tells it
-        first = self._is_mature() and representative(self.state) == self.state.me
-        fields = {k: str(v) for k, v in entry.items() if k not in COMMON_FIELDS}
-        match speaker:
-            case Speaker.OWN:
-                mine = True
-            case Speaker.FIRST:
-                mine = first
-            case str():
-                who = fields.get(speaker)
-                mine = first if who == "nobody" else self._is_mature() and who == self.state.settings.node
-        if mine:
-            self.telling.happened(what, fields, round(float(str(entry["time"])) * 1000), boottime_ms())
-            if not self._busy:
-                self._arm_telling()
-
-    def _is_mature(self) -> bool:
-        return any(r.node == self.state.me and r.mature for r in self.state.table.reports)
-
-    def _view_settled(self, members: dict[NodeId, str]) -> None:
-        """Tell who is here now, and who is gone since it was told last."""
-        if members == self._members or not self._is_mature():
-            return
-        left = {n: name for n, name in self._members.items() if n not in members}
-        came = [name for n, name in sorted(members.items()) if n not in self._members]
-        fields = {"id": self.state.view.id if self.state.view else "-", "members": ",".join(sorted(members.values()))}
-        if left:
-            fields["left"] = ",".join(f"{name}:{self._gone.get(n, 'unknown')}" for n, name in sorted(left.items()))
-        if came and self._members:
-            fields["joined"] = ",".join(came)
-        self._members, self._gone = members, {}
-        if representative(self.state) == self.state.me:
-            self.telling.happened("view", fields, round(time.time() * 1000), boottime_ms())
 
     def _eligibility_changed(self, ineligible: tuple[tuple[VipKey, NotEligible], ...]) -> None:
         """Tell which VIPs this host can no longer hold, and why, or can again: one entry for each reason."""
@@ -557,58 +419,16 @@ class Daemon:
         if better:
             self.journal.record("eligible", count=len(better), vips=",".join(better))
 
-    def _arm_telling(self) -> None:
-        """Notes are said while nothing of importance goes on, by who has met the others."""
-        due_ms = self.telling.due_ms()
-        calm = self.state.phase is Phase.SETTLED and not self.done.is_set()
-        if due_ms is not None and not (calm and self._is_mature()):
-            due_ms = None
-        self._telling_alarm.set(due_ms)
-
-    def _say_note(self) -> None:
-        body = self.telling.note(boottime_ms())
-        if body is not None:
-            self.tell(ev.NoteRequested(body))
-        else:
-            self._arm_telling()
-
-    def tell_what_waits(self) -> None:
-        """What waits to be told, before this process goes."""
-        body = self.telling.last_words(boottime_ms()) if self.state.phase is Phase.SETTLED else None
-        if body is not None:
-            self.tell(ev.NoteRequested(body))
-
     def _take_note(self, effect: do.TakeNote) -> None:
         try:
-            entries = self.telling.on_note(effect.by, effect.body)
+            self.events.take(effect)
         except NoteError as wrong:
-            self._bad_messages += 1
-            if self._bad_messages < 10:
-                self.journal.record("bad_message", sender=effect.by, reason=str(wrong))
-            return
-        self._events_file.put(entries)
-        for entry in entries:
-            if not self.telling.log.is_repeated(entry):
-                for follower in self._followers:
-                    follower.offer(entry)
+            self._bad_message(effect.by, wrong)
 
-    async def events(self, wanted: Wanted, *, follow: bool) -> AsyncIterator[dict[str, Any]]:
-        """The cluster's history as this member knows it, then, if asked, what comes."""
-        follower = Follower[EventEntry]()
-        if follow:
-            self._followers.add(follower)
-        try:
-            for number, entry in enumerate(self.telling.log.shown()):
-                if wanted.has(entry):
-                    yield plain(entry)
-                if number % EVENTS_AT_ONCE == 0:
-                    await asyncio.sleep(0)
-            while follow:
-                entry = await follower.next()
-                if wanted.has(entry):
-                    yield plain(entry)
-        finally:
-            self._followers.discard(follower)
+    def _bad_message(self, sender: NodeId, wrong: Exception) -> None:
+        self._bad_messages += 1
+        if self._bad_messages < 10:
+            self.journal.record("bad_message", sender=sender, reason=str(wrong))
 
     def _pet_watchdog(self) -> None:
         """Also while there is no group: an engine that is away is no reason to be restarted."""
@@ -648,7 +468,7 @@ class Daemon:
             case Joined():
                 self.tell(ev.EngineJoined(event.me, event.incarnation))
             case NewView():
-                self._gone |= {n: why.value for n, why in event.view.left}
+                self.events.on_engine_view(event.view)
                 self.tell(ev.ViewInstalled(event.view))
                 members = set(event.view.members)
                 self.kernel.peers_present(a for n in self.config.nodes if n.id in members for a in n.addresses)
@@ -656,9 +476,7 @@ class Daemon:
                 try:
                     view, message = wire.decode(event.payload)
                 except wire.WireError as wrong:
-                    self._bad_messages += 1
-                    if self._bad_messages < 10:
-                        self.journal.record("bad_message", sender=event.sender, reason=str(wrong))
+                    self._bad_message(event.sender, wrong)
                     return
                 if isinstance(message, Neighbours):  # advice, which the core never sees
                     if event.sender != self.state.me:
@@ -695,7 +513,7 @@ class Daemon:
             loop.add_signal_handler(number, self.asked_to_leave)
         self._pet_watchdog()
         self.audit.start()
-        self._events_file.start()
+        self.events.start()
         await self.control.start()
         try:
             await self._offer_original()
@@ -722,7 +540,6 @@ class Daemon:
         if self._meter is not None:
             await self._meter.stop()
         self._alarm.set(None)
-        self._telling_alarm.set(None)
         self._releases.close()
         held = self.kernel.held()
         await self.kernel.close()
@@ -730,7 +547,7 @@ class Daemon:
             self.journal.record("released", vip=key.split("#")[0], node=self.state.settings.node)
         self._kept.guard.disarm()
         self.audit.close(self.failure or "left")
-        self._events_file.close()
+        self.events.close()
         await self._close_controls()
         await self.hooks.close()
         self.journal.record("stopped", reason=self.failure or "left")
@@ -759,7 +576,7 @@ class Daemon:
     def asked_to_leave(self) -> None:
         """SIGTERM, or the verb: hand everything over, then end."""
         self.journal.record("leave_requested")
-        self.tell_what_waits()
+        self.events.tell_what_waits()
         self.tell(ev.LeaveRequested())
 
     # -- what operators are told --------------------------------------------------------------------------------------------
@@ -786,10 +603,10 @@ class Daemon:
             self.state,
             cluster=self.config.cluster.name,
             version=__version__,
-            since=self.since,
+            since=self.holders.since,
             kernel=self.kernel.held(),
             duplicates=self.kernel.duplicates.describe(),
-            witness=self._witness,
+            witness=self.holders.witness,
             engine=self.engine.describe(),
             fence=self._fence(),
             warnings=tuple(warnings),

@@ -68,7 +68,7 @@ class Operator:
             case "status":
                 yield {"result": self._member.status()}
             case "events" if request.get("cluster"):
-                async for record in self._member.events(_wanted(request), follow=bool(request.get("follow"))):
+                async for record in self._member.events.shown(_wanted(request), follow=bool(request.get("follow"))):
                     yield {"progress": record}
                 yield {"result": []}
             case "events":
@@ -151,7 +151,7 @@ class Operator:
         if not isinstance(name, str) or not name:
             raise Refused("name the VIP")
         key = next(iter(self._vips_called([name])))
-        return why_of(self._member.state, key, since=self._member.since.get(key), now_ms=boottime_ms())
+        return why_of(self._member.state, key, since=self._member.holders.since.get(key), now_ms=boottime_ms())
 
     async def _move(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         self._need_group()
@@ -202,7 +202,7 @@ class Operator:
         def announced() -> bool:
             return any(r.node == self._member.state.me and r.restart_ms for r in self._member.state.table.reports)
 
-        self._member.tell_what_waits()  # this process says nothing afterwards
+        self._member.events.tell_what_waits()  # this process says nothing afterwards
         if not await self.carried_out(ev.RestartRequested(within), announced):
             raise Refused(f"the group did not answer for {COMMAND_SECONDS_MAX:.0f} s; see `status`")
         yield {
