@@ -143,8 +143,8 @@ def represent(w: Work) -> None:
         return
     settings = w.s.settings
     w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
-    if not any(r.mature for r in reports):
-        return
+    if not any(r.mature for r in reports) or not agreement(reports):
+        return  # while a config goes round, what is to move is not known yet
     most = settings.moves_per_round
     say_moves(w, placing.balance(w.placement(), steady(w.s, w.now_ms), most, moves_for_load(w.s, w.now_ms)))
 
