@@ -41,6 +41,7 @@ def test_version_and_help() -> None:
         "status",
         "events",
         "watch",
+        "web",
         "move",
         "drain",
         "resume",

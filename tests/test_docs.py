@@ -84,11 +84,12 @@ def test_examples_are_valid_and_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / link).exists(), link
 
 
-def test_the_unit_is_as_systemd_wants_it() -> None:
+@pytest.mark.parametrize("unit", ["wackamole", "wackamole-web"])
+def test_the_unit_is_as_systemd_wants_it(unit: str) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze")
-    unit = ROOT / "packaging/wackamole.service"
-    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    file = ROOT / f"packaging/{unit}.service"
+    done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
     # what is not installed on this host is no fault of the unit
     wrong = [x for x in done.stderr.splitlines() if "not executable" not in x and "Command 'man " not in x]
     assert wrong == []

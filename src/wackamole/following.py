@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +25,19 @@ AGAIN_SECONDS = 1.0
 HISTORY_MAX = 1000
 
 Entry = Mapping[str, Any]
+EventId = tuple[str, str, int]
+"""Which event it is, wherever it is told: who said it, in which run, its number there."""
+
+
+def event_id(entry: Entry) -> EventId:
+    """Which event an entry of the cluster's history is of."""
+    return str(entry["said_by"]), str(entry["run"]), int(entry["number"])
+
+
+def _place(entry: Entry) -> tuple[int, str, int]:
+    """The order of the history (eventlog.py)."""
+    place = entry["place"]
+    return place["epoch"], place["view"], place["index"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +60,9 @@ class Following:
         self._heard = heard
         self._lock = threading.Lock()
         self._now = Heard()
-        self._history: deque[Entry] = deque(maxlen=HISTORY_MAX)
+        self._history: list[Entry] = []
+        self._known: set[EventId] = set()
+        self._added = False  # since the entries were asked for
         self._reason = threading.Event()
         self._closed = threading.Event()
 
@@ -64,7 +79,9 @@ class Following:
     def now(self) -> Heard:
         """What is known now."""
         with self._lock:
-            return replace(self._now, entries=tuple(self._history))
+            if self._added:
+                self._now, self._added = replace(self._now, entries=tuple(self._history)), False
+            return self._now
 
     def look(self) -> None:
         """There is a reason to ask again."""
@@ -95,15 +112,23 @@ class Following:
 
     def _follow_cluster(self) -> None:
         while not self._closed.is_set():
-            known = True
             for entry in self._events(cluster=True):
-                with self._lock:
-                    if known:  # what is known stays to be read until it is told again
-                        self._history.clear()
-                        known = False
-                    self._history.append(entry)
-                self._heard()
-                self._reason.set()
+                if self._is_new(entry):
+                    self._heard()
+                    self._reason.set()
+
+    def _is_new(self, entry: Entry) -> bool:
+        """Put it at its place, unless it is known, as most is that a new connection tells, or older than what is kept."""
+        with self._lock:
+            full = len(self._history) >= HISTORY_MAX
+            if event_id(entry) in self._known or (full and _place(entry) < _place(self._history[0])):
+                return False
+            insort(self._history, entry, key=_place)
+            self._added = True
+            self._known.add(event_id(entry))
+            if full:
+                self._known.discard(event_id(self._history.pop(0)))
+            return True
 
     def _follow_node(self) -> None:
         while not self._closed.is_set():

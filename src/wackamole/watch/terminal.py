@@ -142,9 +142,8 @@ class Watch:
         if heard.status is not None and (self._seen is None or self._seen[0] != heard.status_at):
             self._seen = heard.status_at, overview(heard.status)
             self._may = may_command(self._path)
-        newest = (len(heard.entries), id(heard.entries[-1]) if heard.entries else 0)
-        if self._told[0] != newest:
-            self._told = newest, tuple(map(happening, heard.entries))
+        if self._told[0] is not heard.entries:
+            self._told = heard.entries, tuple(map(happening, heard.entries))
         return Moment(
             found=self._seen[1] if self._seen is not None else None,
             happenings=self._told[1],
