@@ -28,7 +28,7 @@ def test_a_watch_through_a_bad_night(make_lab: Callable[..., Lab]) -> None:
         terminal.press("enter")
         terminal.until(lambda text: "v1 (10.77.1.1/32) is held by" in text, "why v1 is where it is")
         terminal.press("escape")
-        terminal.until(lambda text: "EVENTS" in text, "back to the cluster")
+        terminal.until(lambda text: "EVENTS" in text and "is held by" not in text, "back to the cluster")
 
         terminal.press("tab", "tab")
         terminal.press("down", "d")
