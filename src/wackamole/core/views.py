@@ -268,6 +268,11 @@ def own_report(w: Work) -> Report:
     """What I say of myself now."""
     settings = w.s.settings
     reasons = dict(w.s.ineligible)
+    for key in settings.not_mine:
+        if key in w.s.may_hold:
+            reasons.setdefault(key, NotEligible.NOT_LISTED)  # another reason would not let me keep it for a while
+        else:
+            reasons[key] = NotEligible.NOT_LISTED
     for refusal in w.s.refusals:
         if refusal.until_ms > w.now_ms:
             reasons.setdefault(refusal.key, NotEligible.REFUSED)
@@ -293,6 +298,7 @@ def own_report(w: Work) -> Report:
         takeover=settings.takeover,
         version=settings.version,
         load=w.s.load.announced,
+        capacity=settings.capacity,
     )
 
 

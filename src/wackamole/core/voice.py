@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from . import holding, views
+from . import balancing, holding, views
 from . import placement as placing
 from .agreed import agreement
 from .effects import LeaveGroup, Multicast
@@ -146,7 +146,7 @@ def represent(w: Work) -> None:
     if not any(r.mature for r in reports):
         return
     most = settings.moves_per_round
-    say_moves(w, placing.balance(w.placement(), steady(w.s, w.now_ms), most, moves_for_load(w.s, w.now_ms)))
+    say_moves(w, balancing.balance(w.placement(), steady(w.s, w.now_ms), most, moves_for_load(w.s, w.now_ms)))
 
 
 def steady(state: State, now_ms: int) -> list[NodeId]:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from ..core.agreed import agreement, facts_of, representative
 from ..core.model import NodeId, Row, VipKey
-from ..core.placement import Balance, Placement
+from ..core.balancing import Balance
+from ..core.placement import Placement
 from ..core.state import State
 from ..core.voice import moves_for_load, steady
 from .status import name_of
