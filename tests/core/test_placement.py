@@ -9,6 +9,7 @@ from dataclasses import replace
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from wackamole.core.balancing import Balance, balance
 from wackamole.core.electorate import quorate
 from wackamole.core.model import (
     Address,
@@ -23,7 +24,6 @@ from wackamole.core.model import (
     Vip,
     VipKey,
 )
-from wackamole.core.balancing import Balance, balance
 from wackamole.core.placement import Placement, fill, refuge
 from wackamole.core.shares import BUSY, CALM, FACTOR_MAX, FACTOR_MIN, Load, measured
 

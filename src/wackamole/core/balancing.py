@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from .model import By, NodeId, NotEligible, Row, VipKey
-from .placement import Kind, Placement, busy, orphans
+from .placement import Kind, Placement, orphans
 from .quotas import Goal
 from .shares import relieves
 
-CHAINS_MAX = 64
-"""In one round: each looks at everything that is held."""
+LOOKS_MAX = 10_000
+"""In one round no new chain is looked for after so many looks at VIPs that could be part of one."""
 
 Edges = dict[tuple[NodeId, NodeId], tuple[int, VipKey]]
 """From member to member: what it costs at least to send a VIP there, and which one."""
@@ -76,26 +76,28 @@ class Balance:
         for_load: int = 0,
     ) -> None:
         self.facts = placement
-        self._goal, self._without_load = placement.goal(), placement.goal_without_load()
         self._for_load = for_load
         self._moves_max = moves_max
         self._welcome = frozenset(placement.reports if onto is None else onto)
         self._moved: dict[VipKey, NodeId] = {}
         self._stuck: set[NodeId] = set()
+        self._looks = 0
         self._promised: dict[NodeId, int] = dict.fromkeys(placement.held, 0)
         self._has = _Shelves(placement, [k for k, row in sorted(placement.rows.items()) if self.fixed(row) is None])
+        self._aim()
         self._make_room()
         self._bring_home()
         self._keep_apart()
-        chains = 0
         while self._more():
-            if self._one_move():
-                continue
-            if chains < CHAINS_MAX and self._one_chain():
-                chains += 1
-            elif not self._new_goal():
+            if not (self._one_move() or (self._looks < LOOKS_MAX and self._one_chain()) or self._new_goal()):
                 break
         self.moves = [(key, to) for key, to in self._moved.items() if to != placement.rows[key].holder]
+
+    def _aim(self) -> None:
+        """At the shares as they are now."""
+        self._goal, self._without_load = self.facts.goal(), self.facts.goal_without_load()
+        self._over = {n: self._goal.above(n, held) for n, held in self.facts.held.items()}
+        self._unstick()
 
     def _more(self) -> bool:
         return self._moves_max is None or len(self._moved) < self._moves_max
@@ -115,7 +117,7 @@ class Balance:
         kind, holder = self.facts.kind(row.key), self._holder(row)
         if kind.tier_of.get(holder) == 0 and len(kind.home) == 1:
             return Stays.PREFERENCE
-        return None if self._above(holder) > 0 else Stays.SHARE_KEPT
+        return None if self._over[holder] > 0 else Stays.SHARE_KEPT
 
     def refuses(self, row: Row, to: NodeId) -> Stays | NotEligible | None:
         """Why this VIP does not go there for the sake of shares, as of now."""
@@ -129,7 +131,7 @@ class Balance:
             return reason
         if not facts.room(to, size):
             return Stays.FULL
-        if self._above(to) >= 0:
+        if self._over[to] >= 0:
             return Stays.SHARE_FULL
         tier_of = facts.kind(row.key).tier_of
         if tier_of.get(to) != tier_of.get(holder):
@@ -154,9 +156,6 @@ class Balance:
         """Who has it after the moves so far."""
         assert row.holder is not None
         return self._moved.get(row.key, row.holder)
-
-    def _above(self, node: NodeId) -> int:
-        return self._goal.above(node, self.facts.held[node])
 
     def _closer(self, goal: Goal, size: int, source: NodeId, to: NodeId) -> bool:
         """Whether both come closer to their exact proportions, taken together."""
@@ -183,7 +182,7 @@ class Balance:
         if not facts.limits:
             return
         quotas = self._goal.quotas
-        for key in orphans(facts, busy(facts.rows.values())):
+        for key in [key for _, keys in orphans(facts) for key in keys]:
             node = facts.choose(key, quotas)
             among, size = list(facts.kind(key).tier_of), facts.size(key)
             if node is None:
@@ -193,7 +192,8 @@ class Balance:
                 if node is None:  # to be served somewhere comes before being served where it is liked best
                     node = self._room_by_a_chain(among, size, self._any_tier)
             if node is not None:
-                facts.take(node, key)  # fill will give it to somebody: nothing else may have the room
+                facts.take(node, key)
+                self._over[node] += size  # fill will give it to somebody: nothing else may have the room
 
     def _room_by_a_chain(
         self, among: Iterable[NodeId], size: int, elsewhere: Callable[[Kind, NodeId], list[NodeId]]
@@ -264,59 +264,85 @@ class Balance:
     def _new_goal(self) -> bool:
         """Whether the remainders go to others now."""
         before = self._goal, self._without_load
-        self._goal, self._without_load = self.facts.goal(), self.facts.goal_without_load()
-        self._stuck.clear()
+        self._aim()
         return (self._goal, self._without_load) != before
 
     def _one_move(self) -> bool:
         """From who has most too much, the VIP that comes closest to half of what divides it from who has most too little."""
-        held, goal = self.facts.held, self._goal
-        above = {n: self._above(n) for n in held}
-        below = sorted((n for n in held if above[n] < 0 and n in self._welcome), key=lambda n: (above[n], n))
-        if not below:
-            return False
-        least = min(goal.beyond(n, held[n]) for n in held)
-        for source in sorted((n for n in held if above[n] > 0), key=lambda n: (-above[n], n)):
-            if source in self._stuck:
-                continue
-            apart = goal.beyond(source, held[source]) - least
-            sizes = (s for s in self._has.sizes(source) if s * goal.whole < apart)
-            for size in sorted(sizes, key=lambda s: (abs(2 * s * goal.whole - apart), s)):  # noqa: B023
+        above = [(-over, n) for n, over in self._over.items() if over > 0 and n not in self._stuck]
+        below = sorted([(over, n) for n, over in self._over.items() if over < 0 and n in self._welcome])
+        while above and below:
+            _, source = most = min(above)
+            above.remove(most)
+            sizes = self._sizes(source)
+            for size in sizes:
                 found = self._direct(source, size, below)
                 if found is None:
                     continue
+                shelf, (over, to) = found
                 if self.facts.by.follows_load:
-                    self._for_load -= self._only_load_asks(size, source, found[1])
-                    self._stuck.clear()
-                self._move(*found)
+                    self._for_load -= self._only_load_asks(size, source, to)
+                    self._unstick()  # loads may have changed what refuses
+                self._move(shelf.cheapest(to)[1], to)
+                if len(sizes) == 1 and not self.facts.by.follows_load:
+                    self._in_turn(shelf, source, size, [n for o, n in below if o == over and n != to], above)
                 return True
             self._stuck.add(source)  # who is below only ever gets more
         return False
 
-    def _direct(self, source: NodeId, size: int, below: Sequence[NodeId]) -> tuple[VipKey, NodeId] | None:
-        """A VIP of this size that one of those below can take: whoever is lowest."""
-        facts = self.facts
+    def _in_turn(
+        self, shelf: _Shelf, source: NodeId, size: int, low: Sequence[NodeId], above: Sequence[tuple[int, NodeId]]
+    ) -> None:
+        """The next moves, while they are of the same VIPs from the same member to those who were as low: what would be found
+        anyway, without looking."""
+        next_most = min(above, default=(0, source))
+        for to in low:
+            if not self._more() or shelf.empty() or (-self._over[source], source) >= next_most:
+                return
+            if self._takes(shelf, source, size, to):
+                self._move(shelf.cheapest(to)[1], to)
+
+    def _sizes(self, source: NodeId) -> list[int]:
+        """What a member could give, the best first."""
+        sizes = self._has.sizes(source)
+        if len(sizes) < 2:
+            return sizes
+        held, goal = self.facts.held, self._goal
+        apart = goal.beyond(source, held[source]) - min(goal.beyond(n, held[n]) for n in held)
+        return sorted([s for s in sizes if s * goal.whole < apart], key=lambda s: (abs(2 * s * goal.whole - apart), s))
+
+    def _direct(
+        self, source: NodeId, size: int, below: Sequence[tuple[int, NodeId]]
+    ) -> tuple[_Shelf, tuple[int, NodeId]] | None:
+        """VIPs of this size of which one of those below can take one: whoever is lowest."""
         for shelf in self._has.of_size(source, size):
-            tier = shelf.kind.tier_of.get(source, shelf.kind.calm)
-            if tier >= shelf.kind.calm:
-                continue
-            for to in below:
-                if (
-                    shelf.kind.tier_of.get(to) == tier
-                    and facts.room(to, size)
-                    and self._stays_apart(shelf.first(), source, to)
-                    and self._closer(self._goal, size, source, to)
-                    and self._load_refuses(size, source, to) is None
-                ):
-                    return shelf.cheapest(facts, to)[1], to
+            if not shelf.stuck:
+                for low in below:
+                    if self._takes(shelf, source, size, low[1]):
+                        return shelf, low
+                shelf.stuck = True
         return None
+
+    def _takes(self, shelf: _Shelf, source: NodeId, size: int, to: NodeId) -> bool:
+        tier_of, calm = shelf.kind.tier_of, shelf.kind.calm
+        return (
+            tier_of.get(to) == tier_of.get(source, calm) < calm
+            and self.facts.room(to, size)
+            and self._stays_apart(shelf.first(), source, to)
+            and self._closer(self._goal, size, source, to)
+            and self._load_refuses(size, source, to) is None
+        )
+
+    def _unstick(self) -> None:
+        self._stuck.clear()
+        self._has.unstick()
 
     def _one_chain(self) -> bool:
         """From somebody above over members that then have as much as before to somebody below; not for loads, of which only
         the two ends would know."""
         facts = self.facts
-        above = [n for n in facts.held if self._above(n) > 0]
-        below = [n for n in facts.held if self._above(n) < 0 and n in self._welcome]
+        above = [n for n, over in self._over.items() if over > 0]
+        below = [n for n, over in self._over.items() if over < 0 and n in self._welcome]
         if not above or not below or facts.by.follows_load:
             return False
         for size in sorted({size for n in above for size in self._has.sizes(n)}):
@@ -325,20 +351,24 @@ class Balance:
                 continue
             if self._closer(self._goal, size, self._holder(facts.rows[chain[0][0]]), chain[-1][1]):
                 self._send(chain)
-                self._stuck.clear()
+                self._unstick()
                 return True
         return False
 
-    def _edges(self, size: int, elsewhere: Callable[[Kind, NodeId], list[NodeId]]) -> Edges:
-        found: Edges = {}
-        for source in self.facts.held:
+    def _edges(self, size: int, elsewhere: Callable[[Kind, NodeId], Iterable[NodeId]]) -> Edges:
+        facts, found = self.facts, Edges()
+        takers = [n for n in facts.held if n in self._welcome and (facts.room(n, size) or self._over[n] >= 0)]
+        for source in facts.held:  # who is full and has less than its share has made room already
+            missing = {n for n in takers if n != source}
             for shelf in self._has.of_size(source, size):
-                for to in elsewhere(shelf.kind, source):
-                    if not self.facts.room(to, size) and self._above(to) < 0:
-                        continue  # it has made room already
+                if not missing and not shelf.came:
+                    continue  # no other costs less
+                for to in [n for n in elsewhere(shelf.kind, source) if n in missing or (shelf.came and n in takers)]:
+                    self._looks += 1
                     if self._stays_apart(shelf.first(), source, to):
-                        edge = shelf.cheapest(self.facts, to)
+                        edge = shelf.cheapest(to)
                         found[source, to] = min(found.get((source, to), edge), edge)
+                        missing.discard(to)
         return found
 
     def _same_tier(self, kind: Kind, holder: NodeId) -> list[NodeId]:
@@ -351,31 +381,45 @@ class Balance:
         return [n for tier in kind.tiers[: kind.calm] for n in tier if n != holder and n in self._welcome]
 
     def _move(self, key: VipKey, to: NodeId) -> None:
-        source = self._holder(self.facts.rows[key])
+        row, size = self.facts.rows[key], self.facts.size(key)
+        source = self._holder(row)
         self.facts.move(key, source, to)
+        self._over[source] -= size
+        self._over[to] += size
         self._moved[key] = to
-        self._has.move(key, source, to)
+        self._has.move(row, source, to)
 
 
 @dataclass(slots=True)
 class _Shelf:
-    """VIPs of one member that nothing tells apart: as they were, and those that were moved in this round."""
+    """VIPs of one member that nothing tells apart: as they were, and those that came in this round, by whom they are from.
+    `stuck`: nobody takes them directly."""
 
     kind: Kind
     fresh: dict[VipKey, None] = field(default_factory=dict)
-    moved: dict[VipKey, None] = field(default_factory=dict)
+    came: dict[NodeId, dict[VipKey, None]] = field(default_factory=dict)
+    stuck: bool = False
+
+    def empty(self) -> bool:
+        """Whether nothing is left."""
+        return not self.fresh and not self.came
+
+    def all(self) -> Iterator[VipKey]:
+        """All of them."""
+        yield from self.fresh
+        for keys in self.came.values():
+            yield from keys
 
     def first(self) -> VipKey:
         """Any of them."""
-        return next(iter(self.fresh or self.moved))
+        return next(self.all())
 
-    def cheapest(self, facts: Placement, to: NodeId) -> tuple[int, VipKey]:
+    def cheapest(self, to: NodeId) -> tuple[int, VipKey]:
         """Which of them to send there, and what it costs: one for a VIP's first move, nothing for a change of mind, and a
         move is saved if it stays after all."""
-        if not self.moved:
+        if not self.came:
             return 1, next(iter(self.fresh))
-        back = next((key for key in self.moved if facts.rows[key].holder == to), None)
-        return (-1, back) if back is not None else (0, next(iter(self.moved)))
+        return (-1, next(iter(self.came[to]))) if to in self.came else (0, next(iter(next(iter(self.came.values())))))
 
 
 class _Shelves:
@@ -390,38 +434,57 @@ class _Shelves:
             self._shelf(key, holder).fresh[key] = None
 
     def _shelf(self, key: VipKey, node: NodeId) -> _Shelf:
-        kind, group, size = self._facts.kind(key), self._facts.apart.get(key), self._facts.size(key)
-        shelves = self._of[node].setdefault(size, {})
-        place = (id(kind), group)
-        if place not in shelves:
-            shelves[place] = _Shelf(kind)
-        return shelves[place]
+        facts = self._facts
+        kind = facts.kind(key)
+        place = (id(kind), facts.apart.get(key) if facts.apart else None)
+        of_node, size = self._of[node], facts.size(key)
+        if size not in of_node:
+            of_node[size] = {}
+        found = of_node[size].get(place)
+        if found is None:
+            found = of_node[size][place] = _Shelf(kind)
+        return found
 
-    def move(self, key: VipKey, source: NodeId, to: NodeId) -> None:
+    def move(self, row: Row, source: NodeId, to: NodeId) -> None:
         """From one member to another."""
-        shelf = self._shelf(key, source)
-        shelf.fresh.pop(key, None)
-        shelf.moved.pop(key, None)
-        self._shelf(key, to).moved[key] = None
+        assert row.holder is not None
+        shelf = self._shelf(row.key, source)
+        if source == row.holder:
+            del shelf.fresh[row.key]
+        else:
+            came = shelf.came[row.holder]
+            del came[row.key]
+            if not came:
+                del shelf.came[row.holder]
+        shelf = self._shelf(row.key, to)
+        if to == row.holder:
+            shelf.fresh[row.key] = None
+        else:
+            shelf.came.setdefault(row.holder, {})[row.key] = None
+
+    def _all(self) -> Iterator[tuple[NodeId, _Shelf]]:
+        for node, sizes in self._of.items():
+            for shelves in sizes.values():
+                for shelf in shelves.values():
+                    yield node, shelf
+
+    def unstick(self) -> None:
+        """Something changed: look at all of them again."""
+        for _, shelf in self._all():
+            shelf.stuck = False
 
     def sizes(self, node: NodeId) -> list[int]:
         """What a member's VIPs count for."""
-        return [size for size, shelves in self._of[node].items() if any(s.fresh or s.moved for s in shelves.values())]
+        return [s for s, shelves in self._of[node].items() if any(not shelf.empty() for shelf in shelves.values())]
 
     def of_size(self, node: NodeId, size: int) -> Iterator[_Shelf]:
         """Those that are not empty, in the order of their first VIPs."""
-        return (shelf for shelf in self._of[node].get(size, {}).values() if shelf.fresh or shelf.moved)
+        return (shelf for shelf in self._of[node].get(size, {}).values() if not shelf.empty())
 
     def astray(self) -> list[VipKey]:
         """Those that are not where they belong."""
-        return sorted(
-            key
-            for node, sizes in self._of.items()
-            for shelves in sizes.values()
-            for shelf in shelves.values()
-            if shelf.kind.tier_of.get(node) != 0
-            for key in (*shelf.fresh, *shelf.moved)
-        )
+        found = [(shelf.kind.tier_of.get(node), shelf) for node, shelf in self._all()]
+        return sorted(key for tier, shelf in found if tier != 0 for key in shelf.all())
 
 
 def _cheapest(edges: Edges, sources: Iterable[NodeId], sinks: Sequence[NodeId]) -> list[tuple[VipKey, NodeId]]:

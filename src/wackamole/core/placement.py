@@ -92,7 +92,8 @@ class Placement:
             owner = row.target if row.target is not None else row.holder
             if owner in self.held:
                 self.held[owner] += self.size(row.key)
-                self._count_in_group(row.key, owner, 1)
+                if self.apart:
+                    self._count_in_group(row.key, owner, 1)
             if row.holder != owner and row.holder in self.held:
                 self._letting_go[row.holder] += self.size(row.key)
         known = [r.load for r in self.reports.values() if r.load is not None]
@@ -102,6 +103,7 @@ class Placement:
         self._shares: dict[NodeId, int] | None = None
         self._scored: tuple[Quotas, dict[int, _Scores]] = ({}, {})
         self._kinds, self._usual = self._sorted_out()
+        self._counted: list[tuple[Kind, int]] | None = None
 
     def _known_to_each(self) -> dict[NodeId, frozenset[VipKey]]:
         """Most members know the same VIPs: one set for all of these."""
@@ -221,7 +223,9 @@ class Placement:
             sum(scores[0] == 0 for scores in ordered),
         )
 
-    def choose(self, key: VipKey, quotas: Quotas, but: NodeId | None = None, tiers_max: int | None = None) -> NodeId | None:
+    def choose(
+        self, key: VipKey, quotas: Quotas, but: NodeId | None = None, tiers_max: int | None = None
+    ) -> NodeId | None:
         """The best candidate (other than `but`; of the first `tiers_max` tiers), or None if there is none. The same as the
         last of `steps` leaves."""
         size = self.size(key)
@@ -236,8 +240,9 @@ class Placement:
     def best(self, among: Sequence[NodeId], key: VipKey, quotas: Quotas) -> NodeId:
         """Of members in one tier the one that the other scorers leave."""
         if key in self.apart:
-            fewest = min(_together(self, n, key, quotas) for n in among)
-            among = [n for n in among if _together(self, n, key, quotas) == fewest]
+            counts = self._together.get(self.apart[key], {})
+            fewest = min([counts.get(n, 0) for n in among])
+            among = [n for n in among if counts.get(n, 0) == fewest]
         return min(among, key=self._scores(key, quotas).__getitem__)
 
     def steps(self, among: Sequence[NodeId], key: VipKey, quotas: Quotas) -> Iterator[Step]:
@@ -269,9 +274,10 @@ class Placement:
     def move(self, key: VipKey, source: NodeId, to: NodeId) -> None:
         """Count a VIP, and what of the load may be its own, for `to` and no more for `source`."""
         size = self.size(key)
-        part = self.loads[source] * size // max(1, size, self.held[source])
-        self.loads[source] -= part
-        self.loads[to] += part
+        if self.by.follows_load:
+            part = self.loads[source] * size // max(1, size, self.held[source])
+            self.loads[source] -= part
+            self.loads[to] += part
         self._hold(source, key, -1)
         self._hold(to, key, 1)
         holder = self.rows[key].holder  # a VIP may move more than once, and back, before anything happens
@@ -282,7 +288,8 @@ class Placement:
 
     def _hold(self, node: NodeId, key: VipKey, times: int) -> None:
         self.held[node] += times * self.size(key)
-        self._count_in_group(key, node, times)
+        if self.apart:
+            self._count_in_group(key, node, times)
         for scores in self._scored[1].values():
             scores.pop(node, None)
 
@@ -324,13 +331,9 @@ class Placement:
 
     def _goal_by(self, share: Mapping[NodeId, int]) -> Goal:
         """Every VIP counts for those where it belongs; where these have no room, for all that may have it."""
-        amounts: dict[int, tuple[Kind, int]] = {}
-        for key in self.rows:
-            kind = self.kind(key)
-            amounts[id(kind)] = (kind, amounts.get(id(kind), (kind, 0))[1] + self.size(key))
         least, most, at_all = (dict.fromkeys(self.reports, 0) for _ in range(3))
         total = 0
-        for kind, amount in amounts.values():
+        for kind, amount in self._amounts():
             total += amount if kind.tiers else 0
             for node in kind.home:
                 most[node] += amount
@@ -350,6 +353,16 @@ class Placement:
             part = {n: by_its_weight[n] if most[n] else 0 for n in self.reports}
         return goal(total, part, {n: Bounds(least[n], most[n]) for n in self.reports}, self.held)
 
+    def _amounts(self) -> list[tuple[Kind, int]]:
+        """What the VIPs of each kind count for."""
+        if self._counted is None:
+            amounts: dict[int, tuple[Kind, int]] = {}
+            for key, kind in self._kinds.items():
+                amounts[id(kind)] = (kind, amounts.get(id(kind), (kind, 0))[1] + self.size(key))
+            usual = sum(self.size(key) for key in self.rows if key not in self._kinds)
+            self._counted = [*amounts.values(), (self._usual, usual)]
+        return self._counted
+
     def overflow(self) -> list[VipKey]:
         """VIPs that members have beyond their capacities: first those that can go elsewhere, then
         those that do not belong there, then the last by name."""
@@ -360,7 +373,7 @@ class Placement:
             too_much = self.held[node] - limit
             mine = [k for k, row in sorted(self.rows.items()) if row.holder == row.target == node and not row.releasing]
             quotas = self.quotas()
-            mine.sort(key=lambda k: (self.choose(k, quotas, but=node) is None, node in self.kind(k).home))  # noqa: B023
+            mine.sort(key=lambda k: (self.choose(k, quotas, but=node) is None, node in self.kind(k).home))
             for key in mine:
                 if too_much <= 0:
                     break
@@ -369,16 +382,16 @@ class Placement:
         return found
 
 
-class _Scores(dict[NodeId, tuple[int, ...]]):
+class _Scores(dict[NodeId, tuple[int, int, NodeId]]):
     """What the scorers of shares say of members and VIPs of one size, computed when it is asked for."""
 
     def __init__(self, facts: Placement, key: VipKey, quotas: Quotas) -> None:
         super().__init__()
         self._of = facts, key, quotas
 
-    def __missing__(self, node: NodeId) -> tuple[int, ...]:
+    def __missing__(self, node: NodeId) -> tuple[int, int, NodeId]:
         facts, key, quotas = self._of
-        found = self[node] = tuple(score(facts, node, key, quotas) for _, score in BY_SHARE)
+        found = self[node] = _by_share(facts, node, key, quotas)
         return found
 
 
@@ -408,17 +421,24 @@ def _together(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> i
     return facts.of_group(key, node)
 
 
-def _below(facts: Placement, node: NodeId, _key: VipKey, quotas: Quotas) -> int:
-    return min(facts.held[node] - quotas.get(node, 0), 0)
+def _by_share(facts: Placement, node: NodeId, key: VipKey, quotas: Quotas) -> tuple[int, int, NodeId]:
+    """What the scorers of shares say, in one: this is asked thousands of times."""
+    held, share = facts.held[node], facts.shares()[node]
+    above = held - quotas.get(node, 0)
+    fullness = (held + facts.size(key)) * 72_072_000 // share if share else 1 << 62
+    return (above if above < 0 else 0), fullness, node
 
 
-def _fullness(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> int:
-    share = facts.shares()[node]
-    return (facts.held[node] + facts.size(key)) * 72_072_000 // share if share else 1 << 62
+def _below(facts: Placement, node: NodeId, key: VipKey, quotas: Quotas) -> int:
+    return _by_share(facts, node, key, quotas)[0]
 
 
-def _number(_facts: Placement, node: NodeId, _key: VipKey, _quotas: Quotas) -> int:
-    return node
+def _fullness(facts: Placement, node: NodeId, key: VipKey, quotas: Quotas) -> int:
+    return _by_share(facts, node, key, quotas)[1]
+
+
+def _number(facts: Placement, node: NodeId, key: VipKey, quotas: Quotas) -> int:
+    return _by_share(facts, node, key, quotas)[2]
 
 
 Scorers = tuple[tuple[str, Callable[[Placement, NodeId, VipKey, Quotas], int]], ...]
@@ -447,34 +467,64 @@ def by_ip(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def orphans(placement: Placement, taken: set[str]) -> list[VipKey]:
+def orphans(placement: Placement) -> list[tuple[Kind, list[VipKey]]]:
     """What is free and somebody may hold, in the order in which it is given out: who has fewer members to go to first, as
-    others can go around it; then what counts most; then by key."""
-    ordered: dict[tuple[int, int], list[VipKey]] = {}
-    for key, row in placement.rows.items():
-        if row.holder is None and free(row, taken):
-            kind = placement.kind(key)
-            if kind.tiers:
-                ordered.setdefault((len(kind.home), -placement.size(key)), []).append(key)
-    return [key for order in sorted(ordered) for key in sorted(ordered[order])]
+    others can go around it; then what counts most; then those of a kind."""
+    taken = busy(placement.rows.values())
+    of_kind: dict[tuple[int, int], tuple[Kind, list[VipKey]]] = {}
+    for key in sorted(placement.rows):
+        row = placement.rows[key]
+        if row.holder is None and (not taken or free(row, taken)):
+            kind, size = placement.kind(key), placement.size(key)
+            if (id(kind), size) not in of_kind:
+                of_kind[id(kind), size] = (kind, [])
+            of_kind[id(kind), size][1].append(key)
+    waiting = [(kind, keys) for kind, keys in of_kind.values() if kind.tiers]
+    return sorted(waiting, key=lambda of: (len(of[0].home), -placement.size(of[1][0]), of[1][0]))
 
 
 def fill(placement: Placement) -> list[tuple[VipKey, NodeId]]:
     """Give every free orphan with a candidate to one; nothing else moves."""
-    taken = busy(placement.rows.values())
-    waiting = orphans(placement, taken)
+    waiting = orphans(placement)
     if not waiting:
         return []
     quotas = placement.quotas()
     given: list[tuple[VipKey, NodeId]] = []
-    for key in waiting:
-        row = placement.rows[key]
-        node = placement.choose(key, quotas) if free(row, taken) else None
-        if node is not None:
-            given.append((key, node))
-            placement.take(node, key)
-            taken.update(a.ip for a in row.vip.addresses)
+    once, twice = set[str](), set[str]()  # addresses, and those that two orphans have
+    for ip in [a.ip for _, keys in waiting for key in keys for a in placement.rows[key].vip.addresses]:
+        (twice if ip in once else once).add(ip)
+    taken: set[str] = set()
+    for kind, keys in waiting:
+        chosen = _choices(placement, kind, keys, quotas)
+        for key in keys:
+            if twice and not free(placement.rows[key], taken):
+                continue
+            node = next(chosen) if key not in placement.apart else placement.choose(key, quotas)
+            if node is not None:
+                given.append((key, node))
+                placement.take(node, key)
+                if twice:
+                    taken.update(a.ip for a in placement.rows[key].vip.addresses)
     return given
+
+
+def _choices(placement: Placement, kind: Kind, keys: Sequence[VipKey], quotas: Quotas) -> Iterator[NodeId | None]:
+    """What `choose` says of VIPs of one kind and size, one after the other, while members only take: those that are equally
+    far below their shares take one each, in their order, before anybody takes a second."""
+    key, size = keys[0], placement.size(keys[0])
+    for tier in kind.tiers:
+        ranked = {node: _by_share(placement, node, key, quotas) for node in tier}
+        while ranked:
+            best = min(ranked.values())
+            turn = sorted([s for s in ranked.values() if s[0] == best[0]]) if best[0] < 0 else [best]
+            for _, _, node in turn:
+                if placement.room(node, size):
+                    yield node
+                    ranked[node] = _by_share(placement, node, key, quotas)
+                else:
+                    del ranked[node]
+    while True:
+        yield None
 
 
 def refuge(placement: Placement, key: VipKey, quotas: Quotas) -> NodeId | None:

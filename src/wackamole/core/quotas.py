@@ -64,8 +64,8 @@ def goal(total: int, share: Mapping[NodeId, int], bounds: Mapping[NodeId, Bounds
     exact = {n: fixed[n] * whole if n in fixed else rest * share[n] for n in share}
     quotas = {n: part // whole for n, part in exact.items()}
     remainder = {n: part % whole for n, part in exact.items()}
-    for node in sorted(
-        (n for n in quotas if remainder[n]), key=lambda n: (-(held[n] > quotas[n]), -remainder[n], n)
-    )[: sum(remainder.values()) // whole]:
+    for node in sorted((n for n in quotas if remainder[n]), key=lambda n: (-(held[n] > quotas[n]), -remainder[n], n))[
+        : sum(remainder.values()) // whole
+    ]:
         quotas[node] += 1
     return Goal(quotas, exact, whole)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..core.agreed import agreement, facts_of, representative
-from ..core.model import NodeId, Row, VipKey
 from ..core.balancing import Balance
+from ..core.model import NodeId, Row, VipKey
 from ..core.placement import Placement
 from ..core.state import State
 from ..core.voice import moves_for_load, steady
