@@ -30,8 +30,11 @@ from .shares import relieves
 LOOKS_MAX = 10_000
 """In one round no new chain is looked for after so many looks at VIPs that could be part of one."""
 
-Edges = dict[tuple[NodeId, NodeId], tuple[int, VipKey]]
-"""From member to member: what it costs at least to send a VIP there, and which one."""
+Edges = dict[tuple[NodeId, NodeId], tuple[int, VipKey | None]]
+"""From member to member: what it costs at least to send a VIP there, and which one. None: no VIP, but the remainder that the
+second one's quota has."""
+Chain = Sequence[tuple[NodeId, VipKey | None, NodeId]]
+"""From, what, to."""
 
 
 class Stays(Enum):
@@ -88,6 +91,7 @@ class Balance:
         self._make_room()
         self._bring_home()
         self._keep_apart()
+        self._aim()
         while self._more():
             if not (self._one_move() or (self._looks < LOOKS_MAX and self._one_chain()) or self._new_goal()):
                 break
@@ -202,16 +206,18 @@ class Balance:
         sinks = [n for n in self.facts.held if n in self._welcome and self.facts.room(n, size)]
         return self._send(_cheapest(self._edges(size, elsewhere), among, sinks))
 
-    def _send(self, chain: Sequence[tuple[VipKey, NodeId]]) -> NodeId | None:
+    def _send(self, chain: Chain) -> NodeId | None:
         """Make these moves, the last first, as far as this round goes: who is full has to let go before it takes. Returns whose
         VIP the first one is, if it is among them."""
-        source = None
-        for key, to in reversed(chain):
-            if not self._more() or not self.facts.room(to, self.facts.size(key)):
+        for source, key, to in reversed(chain):
+            if key is None:
+                self._over[source] -= 1
+                self._over[to] += 1
+            elif self._more() and self.facts.room(to, self.facts.size(key)):
+                self._move(key, to)
+            else:
                 return None
-            source = self._holder(self.facts.rows[key])
-            self._move(key, to)
-        return source
+        return chain[0][0] if chain else None
 
     def _bring_home(self) -> None:
         facts, quotas = self.facts, self._goal.quotas
@@ -346,14 +352,31 @@ class Balance:
         if not above or not below or facts.by.follows_load:
             return False
         for size in sorted({size for n in above for size in self._has.sizes(n)}):
-            chain = _cheapest(self._edges(size, self._same_tier), above, [n for n in below if facts.room(n, size)])
-            if not chain:
-                continue
-            if self._closer(self._goal, size, self._holder(facts.rows[chain[0][0]]), chain[-1][1]):
+            edges = self._edges(size, self._same_tier)
+            edges |= {pair: (0, None) for pair in self._remainders() if size == 1 and edges.get(pair, (0,))[0] >= 0}
+            chain = _cheapest(edges, above, [n for n in below if facts.room(n, size) or size == 1])
+            if chain and self._brings_closer(chain, size):
                 self._send(chain)
                 self._unstick()
                 return True
         return False
+
+    def _remainders(self) -> list[tuple[NodeId, NodeId]]:
+        """Who could have the remainder that another's quota has: nobody has a right to it."""
+        held, goal = self.facts.held, self._goal
+        part = {n: goal.exact.get(n, 0) % goal.whole for n in held}
+        more = {n: held[n] - self._over[n] - goal.exact.get(n, 0) // goal.whole for n in held if part[n]}
+        return [(n, other) for n in more for other in more if more[n] == 0 and more[other] == 1]
+
+    def _brings_closer(self, chain: Chain, size: int) -> bool:
+        """Whether all do that give or get something in the end; in between remainders are exchanged."""
+        ends: list[tuple[NodeId, NodeId]] = []
+        last: VipKey | None = None
+        for source, key, to in chain:
+            if key is not None:
+                ends[-1:] = [(ends[-1][0], to)] if last is not None else [*ends[-1:], (source, to)]
+            last = key
+        return all(self._closer(self._goal, size, source, to) for source, to in ends)
 
     def _edges(self, size: int, elsewhere: Callable[[Kind, NodeId], Iterable[NodeId]]) -> Edges:
         facts, found = self.facts, Edges()
@@ -367,7 +390,8 @@ class Balance:
                     self._looks += 1
                     if self._stays_apart(shelf.first(), source, to):
                         edge = shelf.cheapest(to)
-                        found[source, to] = min(found.get((source, to), edge), edge)
+                        if (source, to) not in found or edge[0] < found[source, to][0]:
+                            found[source, to] = edge
                         missing.discard(to)
         return found
 
@@ -487,9 +511,8 @@ class _Shelves:
         return sorted(key for tier, shelf in found if tier != 0 for key in shelf.all())
 
 
-def _cheapest(edges: Edges, sources: Iterable[NodeId], sinks: Sequence[NodeId]) -> list[tuple[VipKey, NodeId]]:
-    """The cheapest way from one of the sources to one of the sinks (Bellman and Ford's); [] if there is none. Each step:
-    which VIP, and where to."""
+def _cheapest(edges: Edges, sources: Iterable[NodeId], sinks: Sequence[NodeId]) -> Chain:
+    """The cheapest way from one of the sources to one of the sinks (Bellman and Ford's); () if there is none."""
     cost: dict[NodeId, int] = dict.fromkeys(sources, 0)
     came: dict[NodeId, NodeId] = {}
     for _ in {node for edge in edges for node in edge}:
@@ -500,10 +523,10 @@ def _cheapest(edges: Edges, sources: Iterable[NodeId], sinks: Sequence[NodeId]) 
         if not shorter:
             break
     to = min((n for n in sinks if n in came), key=lambda n: (cost[n], n), default=None)
-    way: list[tuple[VipKey, NodeId]] = []
+    way: list[tuple[NodeId, VipKey | None, NodeId]] = []
     while to is not None and to in came:
         if len(way) > len(came):
-            return []  # it goes round and round
-        way.append((edges[came[to], to][1], to))
+            return ()  # it goes round and round
+        way.append((came[to], edges[came[to], to][1], to))
         to = came[to]
     return way[::-1]
