@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from . import electorate, settling
+from . import damping, electorate, settling
 from . import placement as placing
 from .agreed import lapsed
 from .events import (
@@ -79,6 +79,7 @@ def on_view(w: Work, view: View) -> None:
         zero_rounds = False  # the others' clocks may tell them something else
     if zero_rounds and electorate.changing(w.s.table.reports):
         zero_rounds = False  # one who is gone may have counted what somebody here keeps and has not been heard to say
+    note_joins(w, view, came_along=came_along)
     since = dict(w.s.member_since)
     w.s = replace(
         w.s,
@@ -128,6 +129,14 @@ def on_view(w: Work, view: View) -> None:
     for row in list(w.rows.values()):
         without(w, row, stay, left)
     settling.settle(w)
+
+
+def note_joins(w: Work, view: View, *, came_along: bool) -> None:
+    """Count who came, if most of us stayed."""
+    settle_ms, now_ms = w.s.settings.settle_ms, w.now_ms
+    if came_along and 2 * len(view.joined) <= len(view.members):
+        counts = [(n, 1 + damping.times(w.s.joins, n, settle_ms, now_ms)) for n in view.joined]
+        w.s = replace(w.s, joins=damping.noted(w.s.joins, counts, settle_ms, now_ms))
 
 
 def suspect(w: Work, before: View | None, stay: frozenset[NodeId]) -> bool:
@@ -248,6 +257,11 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
         evicted=tuple(sorted(w.evicted.items())),
         blocked=tuple(sorted(blocked)[:BLOCKED_MAX]),
         lapsing=tuple((n, i, ms) for n, (i, ms) in sorted(w.lapsing.items())),
+        joins=tuple(
+            (n, times)
+            for n, _, _ in w.s.joins
+            if (times := damping.times(w.s.joins, n, w.s.settings.settle_ms, w.now_ms))
+        ),
     )
     w.rows, w.reports = {}, {}
     w.table_changed = True
@@ -327,6 +341,10 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     w.put_report(report)
     if sender == w.s.me:
         w.s = replace(w.s, next_beat_ms=w.now_ms)  # only now may a beat renew my lease (hazard 16)
+    joins = damping.noted(
+        w.s.joins, [j for j in message.joins if j[0] in view.members], w.s.settings.settle_ms, w.now_ms
+    )
+    w.s = replace(w.s, joins=joins)
     w.add_rows(known.vip for known in message.known)
     for known in message.known:
         row = w.rows.get(known.vip.key)

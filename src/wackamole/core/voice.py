@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from . import balancing, holding, views
+from . import balancing, damping, holding, views
 from . import placement as placing
 from .agreed import agreement
 from .effects import LeaveGroup, Multicast
@@ -150,9 +150,13 @@ def represent(w: Work) -> None:
 
 
 def steady(state: State, now_ms: int) -> list[NodeId]:
-    """Members that have been there for long enough to be given more."""
-    since = dict(state.member_since)
-    return [r.node for r in state.table.reports if now_ms - since.get(r.node, now_ms) >= state.settings.settle_ms]
+    """Members that have been there for long enough to be given more; the longer, the more often they came of late."""
+    since, settle_ms = dict(state.member_since), state.settings.settle_ms
+    return [
+        r.node
+        for r in state.table.reports
+        if now_ms - since.get(r.node, now_ms) >= damping.patience_ms(state.joins, r.node, settle_ms, now_ms)
+    ]
 
 
 def moves_for_load(state: State, now_ms: int) -> int:

@@ -169,8 +169,13 @@ class Operator:
             why = facts.why_not(to, key)
             if why is not None and (why.forbids or why is NotEligible.DRAINING):
                 raise Refused(f"{target} cannot take {key.split('#')[0]}: {why.value}")
-            if rows[key].holder is None:
+            if facts.full(to, key):
+                raise Refused(f"{target} cannot take {key.split('#')[0]}: {NotEligible.FULL.value}")
+            holder = rows[key].holder
+            if holder is None:
                 raise Refused(f"{key.split('#')[0]} is held by nobody now; it goes to whoever may hold it")
+            if to != holder and holder in facts.held and rows[key].target == holder:
+                facts.move(key, holder, to)  # for what comes after it there is less room
 
         def done() -> int:
             return sum(1 for row in self._member.state.table.rows if row.key in keys and row.holder == to == row.target)
