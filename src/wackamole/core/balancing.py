@@ -192,19 +192,17 @@ class Balance:
             if node is None:
                 node = next((n for n in among if facts.room_to_come(n, size)), None)
             if node is None and self._more():
-                node = self._room_by_a_chain(among, size, self._same_tier)
-                if node is None:  # to be served somewhere comes before being served where it is liked best
-                    node = self._room_by_a_chain(among, size, self._any_tier)
+                node = self._room_by_a_chain(among, self._edges(size, self._same_tier), size)
+                if node is None:  # to be served at all comes before being served where it is best, and apart
+                    node = self._room_by_a_chain(among, self._edges(size, self._any_tier, lambda *_: True), size)
             if node is not None:
                 facts.take(node, key)
                 self._over[node] += size  # fill will give it to somebody: nothing else may have the room
 
-    def _room_by_a_chain(
-        self, among: Iterable[NodeId], size: int, elsewhere: Callable[[Kind, NodeId], list[NodeId]]
-    ) -> NodeId | None:
+    def _room_by_a_chain(self, among: Iterable[NodeId], edges: Edges, size: int) -> NodeId | None:
         """Let one of these give away what counts for as much, over as many members as it takes. Returns which."""
         sinks = [n for n in self.facts.held if n in self._welcome and self.facts.room(n, size)]
-        return self._send(_cheapest(self._edges(size, elsewhere), among, sinks))
+        return self._send(_cheapest(edges, among, sinks))
 
     def _send(self, chain: Chain) -> NodeId | None:
         """Make these moves, the last first, as far as this round goes: who is full has to let go before it takes. Returns whose
@@ -237,7 +235,7 @@ class Balance:
                 welcome = [n for n in tier if n in self._welcome]
                 node = next((n for n in welcome if facts.room_to_come(n, size + self._promised[n])), None)
                 if node is None:
-                    node = self._room_by_a_chain(welcome, size, self._same_tier)
+                    node = self._room_by_a_chain(welcome, self._edges(size, self._same_tier), size)
                 if node is not None:
                     self._promised[node] += size  # it goes there in a later round
                     break
@@ -378,7 +376,14 @@ class Balance:
             last = key
         return all(self._closer(self._goal, size, source, to) for source, to in ends)
 
-    def _edges(self, size: int, elsewhere: Callable[[Kind, NodeId], Iterable[NodeId]]) -> Edges:
+    def _edges(
+        self,
+        size: int,
+        elsewhere: Callable[[Kind, NodeId], Iterable[NodeId]],
+        may: Callable[[VipKey, NodeId, NodeId], bool] | None = None,
+    ) -> Edges:
+        """What may go where, of what counts for so much, and what it costs; `may`: if not only what stays apart."""
+        may = may or self._stays_apart
         facts, found = self.facts, Edges()
         takers = [n for n in facts.held if n in self._welcome and (facts.room(n, size) or self._over[n] >= 0)]
         for source in facts.held:  # who is full and has less than its share has made room already
@@ -388,7 +393,7 @@ class Balance:
                     continue  # no other costs less
                 for to in [n for n in elsewhere(shelf.kind, source) if n in missing or (shelf.came and n in takers)]:
                     self._looks += 1
-                    if self._stays_apart(shelf.first(), source, to):
+                    if may(shelf.first(), source, to):
                         edge = shelf.cheapest(to)
                         if (source, to) not in found or edge[0] < found[source, to][0]:
                             found[source, to] = edge

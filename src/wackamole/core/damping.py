@@ -3,7 +3,7 @@
 Who comes for the first time, or after a long while, waits `settle`; each time more doubles that, six times at most, and one
 is forgotten in every FORGOTTEN_AFTER × `settle`. It is counted by those who stayed, if they are at least half of the view:
 of two halves that meet the smaller one has come back. A member that was away itself is told by the others' States, so a
-flapping representative knows how it is with itself. Nothing of this is agreed: it only says what the representative proposes.
+flapping representative knows how it is with itself. An operator's `balance` forgets it all. Nothing of this is agreed: it only says what the representative proposes.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Unstick:
-    """An operator asks for balance: operator moves lose their stickiness."""
+    """An operator asks for balance: operator moves lose their stickiness, and who flapped need not settle for longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def on_message(w: Work, event: MessageDelivered) -> None:
             for row in list(w.rows.values()):
                 if row.sticky:
                     w.put(replace(row, sticky=False))
-            w.s = replace(w.s, next_balance_ms=w.now_ms)
+            w.s = replace(w.s, next_balance_ms=w.now_ms, joins=())  # somebody looks after them who flapped
         case Adopt():
             on_adopt(w, sender, message)
         case _:

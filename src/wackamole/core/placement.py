@@ -158,6 +158,11 @@ class Placement:
         limit = self.limits.get(node)
         return limit is None or self.held[node] + self._letting_go[node] + size <= limit
 
+    def _full_for(self, size: int) -> frozenset[NodeId]:
+        """Who has no room for so much."""
+        held, going = self.held, self._letting_go
+        return frozenset([n for n, limit in self.limits.items() if held[n] + going[n] + size > limit])
+
     def room_to_come(self, node: NodeId, size: int) -> bool:
         """The same once it has let go of everything that goes elsewhere."""
         limit = self.limits.get(node)
@@ -185,30 +190,35 @@ class Placement:
 
     def _sorted_out(self) -> tuple[dict[VipKey, Kind], Kind]:
         """The kinds of VIPs that something is said of, and the kind of all others. The chain is run for one VIP of each."""
-        marks: dict[VipKey, list[tuple[object, object]]] = {}
-        for node, reasons in self._ineligible.items():
-            for key, why in reasons.items():
-                marks.setdefault(key, []).append((node, id(why)))  # to be compared only: the same for the same reason
+        marks: dict[VipKey, int] = {}  # what members say of it: a bit for each that says so, and why
+        bits: dict[tuple[NodeId, NotEligible | None], int] = {}
+
+        def bit(node: NodeId, why: NotEligible | None) -> int:
+            return bits.setdefault((node, why), 1 << len(bits))
+
+        for node, report in self.reports.items():
+            last, mark = None, 0
+            for key, why in report.ineligible:
+                if why is not last:
+                    last, mark = why, bit(node, why)
+                marks[key] = marks.get(key, 0) | mark
         unknown: dict[int, frozenset[VipKey]] = {}
         for node, known in self._known.items():
             if id(known) not in unknown:
                 unknown[id(known)] = frozenset(self.rows.keys() - known)
             for key in unknown[id(known)]:
-                marks.setdefault(key, []).append((node, None))
+                marks[key] = marks.get(key, 0) | bit(node, None)
         for key, row in self.rows.items():
-            if row.releasing:
-                marks.setdefault(key, []).extend((node, "releasing") for node, _ in row.releasing)
-        for what, lists in (("prefer", self.prefer), ("avoid", self.avoid)):
-            for key, names in lists.items():
-                marks.setdefault(key, []).append((what, names))
-        kinds: dict[tuple[tuple[object, object], ...], Kind] = {}
+            for node, _ in row.releasing:
+                marks[key] = marks.get(key, 0) | bit(node, NotEligible.RELEASING)
+        kinds: dict[tuple[int, tuple[str, ...], tuple[str, ...]], Kind] = {}
         found: dict[VipKey, Kind] = {}
-        for key, said in marks.items():
+        for key in {**marks, **self.prefer, **self.avoid}:
             if key in self.rows:
-                mark = tuple(said)
-                if mark not in kinds:
-                    kinds[mark] = self._kind_of(key)
-                found[key] = kinds[mark]
+                said = marks.get(key, 0), self.prefer.get(key, ()), self.avoid.get(key, ())
+                if said not in kinds:
+                    kinds[said] = self._kind_of(key)
+                found[key] = kinds[said]
         usual = next((key for key in self.rows if key not in found), None) if len(found) < len(self.rows) else None
         return found, self._kind_of(usual) if usual is not None else Kind((), {}, 0)
 
@@ -228,11 +238,11 @@ class Placement:
     ) -> NodeId | None:
         """The best candidate (other than `but`; of the first `tiers_max` tiers), or None if there is none. The same as the
         last of `steps` leaves."""
-        size = self.size(key)
+        full = self._full_for(self.size(key)) if self.limits else ()
         for tier in self.kind(key).tiers[:tiers_max]:
             left: Sequence[NodeId] = tier
             if self.limits or but is not None:
-                left = [n for n in tier if n != but and self.room(n, size)]
+                left = [n for n in tier if n != but and n not in full]
             if left:
                 return self.best(left, key, quotas)
         return None

@@ -81,6 +81,7 @@ class State:
     beat_number: int = 0
     next_beat_ms: int = 0
     next_balance_ms: int = 0
+    balance_left: int = 0  # moves that a round of balance may still make which goes on then; 0: it is a new one
     member_since: tuple[
         tuple[NodeId, int], ...
     ] = ()  # when I first saw it, ms: `settle` is the representative's judgement

@@ -124,6 +124,7 @@ def on_view(w: Work, view: View) -> None:
         w.s,
         component=len(view.members) - len(w.evicted),
         next_balance_ms=w.now_ms + w.s.settings.balance_interval_ms,
+        balance_left=0,
     )
     w.reports = {n: r for n, r in w.reports.items() if n in stay}
     for row in list(w.rows.values()):
@@ -431,6 +432,7 @@ def complete_if_all(w: Work) -> None:
         settled_table=None,
         may_serve=(),
         next_balance_ms=w.now_ms + w.s.settings.balance_interval_ms,
+        balance_left=0,
     )
     for row in list(w.rows.values()):
         w.put(replace(row, target=row.holder, generation=row.generation + 1))

@@ -22,6 +22,7 @@ from .messages import (
     Released,
 )
 from .model import (
+    ROWS_MAX,
     NodeId,
     NotEligible,
     Phase,
@@ -31,6 +32,9 @@ from .model import (
 )
 from .state import Refusal, State
 from .work import Work
+
+MOVES_AT_ONCE = 256
+"""Of balance, in one step: some milliseconds of work (docs/decisions/00XX-placement.md)."""
 
 
 def speak(w: Work) -> None:
@@ -143,10 +147,23 @@ def represent(w: Work) -> None:
         return
     settings = w.s.settings
     w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
-    if not any(r.mature for r in reports):
-        return
-    most = settings.moves_per_round
-    say_moves(w, balancing.balance(w.placement(), steady(w.s, w.now_ms), most, moves_for_load(w.s, w.now_ms)))
+    if any(r.mature for r in reports):
+        balance(w)
+
+
+def balance(w: Work) -> None:
+    """A round; one of many moves is made in parts, so that no step takes long."""
+    settings = w.s.settings
+    all_of_it = ROWS_MAX if settings.moves_per_round is None else settings.moves_per_round
+    left = w.s.balance_left or all_of_it
+    for_load = 0 if w.s.balance_left else moves_for_load(w.s, w.now_ms)
+    part = min(left, MOVES_AT_ONCE)
+    moves = balancing.balance(w.placement(), steady(w.s, w.now_ms), part, for_load)
+    left = left - part if len(moves) == part else 0
+    w.s = replace(w.s, balance_left=left)
+    if left:
+        w.s = replace(w.s, next_balance_ms=w.now_ms + settings.beat_ms)
+    say_moves(w, moves)
 
 
 def steady(state: State, now_ms: int) -> list[NodeId]:
