@@ -327,6 +327,23 @@ def balance(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def reload(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Have the daemon take its config file as it is now. What did not change is not touched."""
+    from .client import ask
+
+    with _answered():
+        done = ask(socket, "reload", {"dry": dry_run})
+    if as_json:
+        _print_json(done)
+        return
+    print("\n".join(done["changes"]) or "nothing changes")
+
+
+@app.command()
 def restart(
     within: Annotated[str, typer.Option(help="How long the others keep this node's VIPs for it (1s to 60s).")] = "5s",
     socket: SocketOption = SOCKET,
@@ -376,6 +393,31 @@ def leave(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
         _print_json(done)
     else:
         print(f"{done['leaving']} hands over and leaves")
+
+
+@app.command()
+def doctor(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")] = CONFIG,
+    node: Annotated[str | None, typer.Option("--node", help="Which node this is, if it cannot be found out.")] = None,
+    socket: Annotated[
+        str | None,
+        typer.Option("--socket", envvar="WACKAMOLE_SOCKET", help="The daemon's control socket, if not the file's."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Send nothing: no ARP probes, no ICMP echoes.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Look for what is wrong on this host and in its cluster, and say the remedy. Exit code: how many problems."""
+    from .doctor.examination import EXIT_CODE_MAX, as_plain, examine
+    from .doctor.host import look
+
+    found = as_plain(examine(look(config, node, socket), quiet=quiet))
+    if as_json:
+        _print_json(found)
+    else:
+        from .render import print_doctor
+
+        print_doctor(found)
+    raise typer.Exit(min(found["problems"], EXIT_CODE_MAX))
 
 
 @app.command()

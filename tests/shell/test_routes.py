@@ -17,7 +17,7 @@ from wackamole.lab.namespaces import ip, opened_in, tool
 from wackamole.routing import Route, Rule, route, rule
 from wackamole.shell.kernel.connections import Diag, only_from
 from wackamole.shell.kernel.guard import remove_ours
-from wackamole.shell.kernel.kernel import Kernel
+from wackamole.shell.kernel.kernel import Kernel, KernelConfig
 from wackamole.shell.kernel.release import release
 from wackamole.shell.kernel.routes import RoutingTables, route_entry, rule_entry
 from wackamole.shell.kernel.surroundings import packed
@@ -103,13 +103,10 @@ class Host:
         self.serials: set[int] = set()
         self.news = asyncio.Event()
         self.kernel = Kernel(
-            vips=(V4, V6),
-            interfaces={"public": "eth0"},
+            KernelConfig((V4, V6), {"public": "eth0"}, routing=routing, keep_connections=keep),
             on_confirmed=lambda serial, held, refused: self._told(lambda: self.serials.add(serial)),
             on_eligibility=lambda _: None,
             on_record=lambda what, fields: self._told(lambda: self.records.append((what, fields))),
-            routing=routing,
-            keep_connections=keep,
         )
 
     def _told(self, what: Callable[[], Any]) -> None:

@@ -479,18 +479,22 @@ def by_ip(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 def orphans(placement: Placement) -> list[tuple[Kind, list[VipKey]]]:
     """What is free and somebody may hold, in the order in which it is given out: who has fewer members to go to first, as
-    others can go around it; then what counts most; then those of a kind."""
+    others can go around it; then what counts most; then what is to be kept apart; then those of a kind."""
     taken = busy(placement.rows.values())
-    of_kind: dict[tuple[int, int], tuple[Kind, list[VipKey]]] = {}
+    of_kind: dict[tuple[int, int, bool], tuple[Kind, list[VipKey]]] = {}
     for key in sorted(placement.rows):
         row = placement.rows[key]
         if row.holder is None and (not taken or free(row, taken)):
-            kind, size = placement.kind(key), placement.size(key)
-            if (id(kind), size) not in of_kind:
-                of_kind[id(kind), size] = (kind, [])
-            of_kind[id(kind), size][1].append(key)
+            kind = placement.kind(key)
+            alike = (id(kind), placement.size(key), key in placement.apart)
+            if alike not in of_kind:
+                of_kind[alike] = (kind, [])
+            of_kind[alike][1].append(key)
     waiting = [(kind, keys) for kind, keys in of_kind.values() if kind.tiers]
-    return sorted(waiting, key=lambda of: (len(of[0].home), -placement.size(of[1][0]), of[1][0]))
+    return sorted(
+        waiting,
+        key=lambda of: (len(of[0].home), -placement.size(of[1][0]), of[1][0] not in placement.apart, of[1][0]),
+    )
 
 
 def fill(placement: Placement) -> list[tuple[VipKey, NodeId]]:

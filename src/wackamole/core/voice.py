@@ -147,8 +147,8 @@ def represent(w: Work) -> None:
         return
     settings = w.s.settings
     w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
-    if any(r.mature for r in reports):
-        balance(w)
+    if any(r.mature for r in reports) and agreement(reports):
+        balance(w)  # while a config goes round, what is to move is not known yet
 
 
 def balance(w: Work) -> None:

@@ -15,9 +15,8 @@ from __future__ import annotations
 import hmac
 import struct
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from ..core.model import NodeId
 from .contract import PAYLOAD_BYTES_MAX, SEAL_BYTES_MAX, Delivered, EngineEvent, GroupEngine, Joined, Listener, Lost
@@ -33,12 +32,6 @@ SEAL_BYTES = _HEAD.size + TAG_BYTES
 assert SEAL_BYTES <= SEAL_BYTES_MAX
 
 
-class Recorder(Protocol):
-    """Where facts for people go."""
-
-    def __call__(self, what: str, **fields: object) -> None: ...
-
-
 class NotOurs(Exception):
     """A payload that no member with our key has just made; the sentence says why."""
 
@@ -47,11 +40,15 @@ class Seal:
     """Makes and checks seals. The first secret signs, all of them verify: so a key is changed without an outage."""
 
     def __init__(self, cluster: str, secrets: Sequence[bytes]) -> None:
+        self._purpose = b"wackamole payload v1\0" + cluster.encode()
+        self._heard: OrderedDict[tuple[NodeId, int], int] = OrderedDict()
+        self.change(secrets)
+
+    def change(self, secrets: Sequence[bytes]) -> None:
+        """Other secrets, from now on."""
         if not secrets:
             raise ValueError("there is no secret")
-        purpose = b"wackamole payload v1\0" + cluster.encode()
-        self._keys = [hmac.digest(secret, purpose, "sha256") for secret in secrets]
-        self._heard: OrderedDict[tuple[NodeId, int], int] = OrderedDict()
+        self._keys = [hmac.digest(secret, self._purpose, "sha256") for secret in secrets]
 
     def close(self, sender: NodeId, incarnation: int, counter: int, payload: bytes) -> bytes:
         """The payload with its seal."""
@@ -81,12 +78,13 @@ def _tag(key: bytes, sender: NodeId, head: bytes, payload: bytes) -> bytes:
 
 
 class SealedEngine:
-    """Any engine, with seals. Payloads may be SEAL_BYTES_MAX smaller than PAYLOAD_BYTES_MAX."""
+    """Any engine, with seals. Payloads may be SEAL_BYTES_MAX smaller than PAYLOAD_BYTES_MAX. `on_refused` is called for
+    each that is not handed on."""
 
-    def __init__(self, engine: GroupEngine, seal: Seal, *, on_record: Recorder) -> None:
+    def __init__(self, engine: GroupEngine, seal: Seal, *, on_refused: Callable[[NodeId, NotOurs], None]) -> None:
         self._engine = engine
-        self._seal = seal
-        self._record = on_record
+        self.seal = seal
+        self._on_refused = on_refused
         self._listener: Listener | None = None
         self._me: Joined | None = None
         self._counter = 0
@@ -104,7 +102,7 @@ class SealedEngine:
         if self._me is None:
             return
         self._counter += 1
-        self._engine.multicast(self._seal.close(self._me.me, self._me.incarnation, self._counter, payload))
+        self._engine.multicast(self.seal.close(self._me.me, self._me.incarnation, self._counter, payload))
 
     async def rejoin(self, reason: str, pause_s: float = 0.0) -> None:
         """As the engine within."""
@@ -127,13 +125,9 @@ class SealedEngine:
                 self._me = None
             case Delivered():
                 try:
-                    event = replace(event, payload=self._seal.open(event.sender, event.payload))
+                    event = replace(event, payload=self.seal.open(event.sender, event.payload))
                 except NotOurs as no:
-                    self._refuse(event.sender, str(no))
+                    self._refused += 1
+                    self._on_refused(event.sender, no)
                     return
         self._listener(event)
-
-    def _refuse(self, sender: NodeId, why: str) -> None:
-        self._refused += 1
-        if self._refused & (self._refused - 1) == 0:  # the 1st, 2nd, 4th, 8th …: told, and never a flood
-            self._record("payload_refused", sender=sender, reason=why, times=self._refused)

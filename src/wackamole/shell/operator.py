@@ -29,7 +29,7 @@ RESTART_SECONDS_MAX = RESTART_MS_MAX / 1000
 COMMAND_SECONDS_MAX = 10.0
 """How long a command waits for the group to carry it out before it says that it did not happen."""
 ASK_AGAIN_SECONDS = 0.5
-COMMANDS = frozenset({"move", "drain", "resume", "balance", "restart", "leave"})
+COMMANDS = frozenset({"move", "drain", "resume", "balance", "reload", "restart", "leave"})
 ASKED_TEXT_MAX = 200
 
 
@@ -88,6 +88,10 @@ class Operator:
                 self._need_group()
                 self._member.tell(ev.BalanceRequested())
                 yield {"result": {"asked": "balance"}}
+            case "reload":
+                dry = bool(request.get("dry"))
+                changes = [str(c) for c in await self._member.reload.reload(dry=dry)]
+                yield {"result": {"node": self._member.node.name, "dry": dry, "changes": changes}}
             case "restart":
                 async for line in self._restart(request):
                     yield line

@@ -179,7 +179,9 @@ class Telling:
                         self._sent.pop(event.number, None)
             case Has():
                 self._epoch = max(self._epoch, note.epoch)
-                self._has.setdefault(by, note)
+                if by not in self._has:
+                    self._has[by] = note
+                    self._again = None  # also for who comes late: it was not waited for, and may lack something
             case Again():
                 found += [entry for entry in note.entries if entry.view != self._view]
         return [entry for entry in found if self.log.add(entry)]

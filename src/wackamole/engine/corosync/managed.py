@@ -16,10 +16,14 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...config import NodeConfig
+from .cfg import reload_config
 from .conf import RingNode, corosync_conf, derived_key, timings
+from .cpg import CpgError, LibraryMissing
 
 STOP_SECONDS_MAX = 5.0
 SUN_PATH_BYTES = 108
@@ -65,6 +69,11 @@ def answers() -> bool:
         return True
 
 
+def ring_nodes(nodes: Iterable[NodeConfig]) -> tuple[RingNode, ...]:
+    """The ring of a config."""
+    return tuple(RingNode(n.name, n.id, n.addresses) for n in nodes)
+
+
 class ManagedCorosync:
     """One private Corosync. `directory` (0700) has its files; `state_dir` its ring numbers, which must persist."""
 
@@ -80,9 +89,9 @@ class ManagedCorosync:
         program: str = "corosync",
     ) -> None:
         self.cluster = cluster
-        self._nodes = nodes
+        self.nodes = nodes
         self.detection_ms = detection_ms
-        self._secret = secret
+        self.secret = secret
         self._directory = directory
         self._state_dir = state_dir
         self._program = program
@@ -126,19 +135,19 @@ class ManagedCorosync:
         for folder in (self._directory, self._state_dir):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         key_file = None
-        if self._secret is not None:
+        if self.secret is not None:
             key_file = self._directory / "authkey"
-            _write_private(key_file, derived_key(self._secret))
+            _write_private(key_file, derived_key(self.secret))
         text = corosync_conf(
             self.cluster,
-            self._nodes,
+            self.nodes,
             timings(self.detection_ms),
             key_file=str(key_file) if key_file else None,
             log_file=str(self._directory / "corosync.log"),
             state_dir=str(self._state_dir),
         )
         _write_private(self._directory / "corosync.conf", text.encode())
-        return hashlib.blake2b(text.encode() + (self._secret or b""), digest_size=16).hexdigest()
+        return hashlib.blake2b(text.encode() + (self.secret or b""), digest_size=16).hexdigest()
 
     async def ensure(self) -> None:
         """Have it running with this config. Raises CorosyncRefused."""
@@ -159,6 +168,25 @@ class ManagedCorosync:
         self.adopted = False
         await asyncio.to_thread(self._forget_the_dead)
         await self._start(digest)
+
+    async def reconfigure(self, nodes: tuple[RingNode, ...]) -> None:
+        """Have it know these nodes, while it runs: the ring goes on. Raises CorosyncRefused, and then knows those of before."""
+        before, self.nodes = self.nodes, nodes
+        try:
+            digest = await asyncio.to_thread(self._write)
+            found = self.running()
+            if found is not None:  # else it is about to be started, with this
+                await asyncio.to_thread(reload_config)
+                self._keep(found[0], digest)
+        except (OSError, CpgError, LibraryMissing) as wrong:
+            self.nodes = before
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._write)
+            raise CorosyncRefused(f"Corosync does not take the nodes: {wrong}") from None
+
+    def _keep(self, process: Running, digest: str) -> None:
+        note = {"pid": process.pid, "started": process.started, "config": digest}
+        _write_private(self._note, json.dumps(note).encode())
 
     async def _start(self, digest: str) -> None:
         conf = str(self._directory / "corosync.conf")
@@ -184,8 +212,7 @@ class ManagedCorosync:
         started = start_time(pid)
         if started is None:
             raise CorosyncRefused(f"Corosync did not start: {self.last_words()}")
-        note = {"pid": pid, "started": started, "config": digest}
-        _write_private(self._note, json.dumps(note).encode())
+        self._keep(Running(pid, started), digest)
 
     async def _start_unit(self, command: list[str]) -> int:
         unit = f"wackamole-corosync-{hashlib.blake2b(self.cluster.encode(), digest_size=4).hexdigest()}.service"

@@ -151,7 +151,9 @@ class Connections:
         self._thread = ThreadPoolExecutor(1, "connections")
 
     def start(self) -> None:
-        """Open the socket, and ask whether it is of any use."""
+        """Open the socket, and ask whether it is of any use. Again: nothing."""
+        if self._diag is not None:
+            return
         try:
             diag = Diag()
             if diag.can_destroy():

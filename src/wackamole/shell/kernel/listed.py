@@ -318,9 +318,17 @@ class Listed:
     def start(self, guarded: tuple[Guarded, ...]) -> None:
         """Begin to read the caches, if there is anybody to tell."""
         self._guarded = guarded
-        if self._notify.anybody:
+        if self._notify.anybody and self._rtnl is None:
             self._rtnl = Rtnl()
             self._read()
+
+    def reconfigure(self, notify: Notify, vips: Iterable[Vip]) -> None:
+        """Another list. Who is being told now is told to the end by the old one."""
+        if notify.interval_s != self._notify.interval_s:
+            self.known = Neighbourhood(KEPT_INTERVALS * notify.interval_s)
+        self._notify = notify
+        self._prefixes = {packed(a.ip): a.prefix for v in vips for a in v.addresses}
+        self.start(self._guarded)
 
     def guard(self, guarded: tuple[Guarded, ...]) -> None:
         """VIPs belong on these interfaces now."""

@@ -185,6 +185,10 @@ class Routing:
         """Open the socket."""
         self._tables = RoutingTables()
 
+    def reconfigure(self, by_vip: Mapping[VipKey, tuple[Route | Rule, ...]]) -> None:
+        """Other routes and rules, from the next `shrink` or `hold` on."""
+        self._by_vip = by_vip
+
     def shrink(self, held: Iterable[VipKey]) -> None:
         """Only these VIPs stay: what belongs to others goes now."""
         wanted = self._of(held)
