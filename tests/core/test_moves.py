@@ -77,7 +77,7 @@ def clusters(
     held: dict[VipKey, NodeId | None] = {}
     for vip in vips:
         able = [n for n in facts.able(vip.key) if facts.room(n, 1)]
-        if able and draw(st.integers(0, 5)):
+        if able and draw(st.integers(0, 5)) > 0:
             held[vip.key] = holder = draw(st.sampled_from(able))
             facts.take(holder, vip.key)
     return filled(with_holders(facts, held))
@@ -176,9 +176,9 @@ def test_capacities_and_lists_are_never_broken(facts: Placement) -> None:
     after, _ = at_rest(facts)
     for node, limit in after.limits.items():
         assert after.held[node] <= limit
-    for key, node in holders(after).items():
-        assert node is None or not after.forbidden(node, key)
-        assert node is not None or not after.candidates(key), "somebody has room for it"
+    for key, holder in holders(after).items():
+        assert holder is None or not after.forbidden(holder, key)
+        assert holder is not None or not after.candidates(key), "somebody has room for it"
 
 
 @given(clusters(nodes=True, wishes=True, groups=True, capacities=True))

@@ -1,7 +1,7 @@
 """Members that come and go: the more often one came of late, the longer it has to stay before balance gives it anything.
 
-Who comes for the first time, or after a long while, waits `settle`; each time more doubles that, six times at most, and one
-is forgotten in every FORGOTTEN_AFTER × `settle`. It is counted by those who stayed, if they are at least half of the view:
+Who comes, and who comes back once, waits `settle`; each time more doubles that, six times at most, and one time is
+forgotten in every FORGOTTEN_AFTER × `settle`. It is counted by those who stayed, if they are at least half of the view:
 of two halves that meet the smaller one has come back. A member that was away itself is told by the others' States, so a
 flapping representative knows how it is with itself. An operator's `balance` forgets it all. Nothing of this is agreed: it only says what the representative proposes.
 """
@@ -15,7 +15,7 @@ from .model import MEMBERS_MAX, NodeId
 DOUBLINGS_MAX = 6
 FORGOTTEN_AFTER = 60
 """Times `settle`: with 10 s, once in ten minutes is no flapping."""
-JOINS_MAX = DOUBLINGS_MAX + 1
+JOINS_MAX = DOUBLINGS_MAX + 2
 """More are not counted."""
 
 Joins = tuple[tuple[NodeId, int, int], ...]
@@ -44,4 +44,4 @@ def noted(joins: Joins, counts: Iterable[tuple[NodeId, int]], settle_ms: int, no
 
 def patience_ms(joins: Joins, node: NodeId, settle_ms: int, now_ms: int) -> int:
     """How long a member must have stayed."""
-    return settle_ms << min(max(times(joins, node, settle_ms, now_ms) - 1, 0), DOUBLINGS_MAX)
+    return settle_ms << min(max(times(joins, node, settle_ms, now_ms) - 2, 0), DOUBLINGS_MAX)

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from ..core import agreed, balancing, electorate, holding, machine, orders, placement, settling, views, voice
+from ..core import agreed, balancing, damping, electorate, holding, machine, orders, placement, settling, views, voice
 from ..core.model import NotEligible
 from ..core.work import Work
 from .search import search, small_world, wander
@@ -194,6 +194,19 @@ MUTANTS = (
     Mutant("a refusal is forgotten", holding.on_kernel, "w.now_ms + wait_ms", "w.now_ms"),
     Mutant("a refusal goes to nobody", orders.on_failed, "if row.previous is not None and", "if False and"),
     Mutant("balance undoes an operator's move", balancing.Balance.fixed, "if row.sticky", "if False"),
+    Mutant("capacities are for others", placement.Placement.room, "limit is None or", "True or"),
+    Mutant("capacities are not for operators", orders.on_moves, "if alike and facts.full(m.to, m.key):", "if False:"),
+    Mutant("what is beyond a capacity stays", placement.Placement.overflow, "if not self.overfull(node):", "if True:"),
+    Mutant("a VIP is for everybody", views.own_report, "for key in settings.not_mine:", "for key in ():"),
+    Mutant("a pin that not all know darkens", settling.evacuate, "reason is NotEligible.NOT_LISTED", "False"),
+    Mutant("what is avoided is not", placement._avoided, "int(", "0 * int("),
+    Mutant("nothing is kept apart", placement.Placement.best, "if key in self.apart:", "if False:"),
+    Mutant(
+        "what is together stays together", balancing.Balance._keep_apart, "again = bool(facts.apart)", "again = False"
+    ),
+    Mutant("no room is made", balancing.Balance._make_room, "if not facts.limits:", "if True:"),
+    Mutant("who flaps is welcome", damping.times, "if member == node and settle_ms:", "if False:"),
+    Mutant("balance does not forgive", orders.on_message, ", joins=())", ")"),
     Mutant("a VIP moves by the loads of the past", voice.moves_for_load, ">= shares.pause_ms", ">= 0"),
     Mutant("loads are not told", views.own_report, "load=w.s.load.announced", "load=None"),
     Mutant("a drain forbids", of_property(NotEligible, "forbids"), "self is not NotEligible.DRAINING", "True"),

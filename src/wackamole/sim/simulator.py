@@ -978,7 +978,7 @@ class Simulation:
             self.do_start(host.name)
         elif daemon.state.draining:
             self.do_resume(host.name, host.name)
-        elif any(r.sticky for r in daemon.state.table.rows) or any(count > 1 for _, count, _ in daemon.state.joins):
+        elif any(r.sticky for r in daemon.state.table.rows) or any(count > 2 for _, count, _ in daemon.state.joins):
             self.do_balance(host.name)
 
     def _not_right(self) -> str | None:
