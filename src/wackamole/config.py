@@ -901,8 +901,19 @@ class _Reader:
                 table,
                 where,
                 (
-                    *("name", "address", "addresses", "interface", "prefer", "pin", "nodes", "avoid", "apart"),
-                    *("notify", "routes", "rules", "connections"),
+                    "name",
+                    "address",
+                    "addresses",
+                    "interface",
+                    "prefer",
+                    "pin",
+                    "nodes",
+                    "avoid",
+                    "apart",
+                    "notify",
+                    "routes",
+                    "rules",
+                    "connections",
                 ),
             )
             addresses = self.addresses(table, where)

@@ -28,11 +28,13 @@ from .quotas import Goal
 from .shares import relieves
 
 LOOKS_MAX = 10_000
-"""In one round no new chain is looked for after so many looks at VIPs that could be part of one."""
+"""In one round no other chain is looked for after so many looks at VIPs that could be part of one."""
 
 Edges = dict[tuple[NodeId, NodeId], tuple[int, VipKey | None]]
 """From member to member: what it costs at least to send a VIP there, and which one. None: no VIP, but the remainder that the
 second one's quota has."""
+Elsewhere = Callable[[Kind, NodeId], list[NodeId]]
+May = Callable[[VipKey, NodeId, NodeId], bool]
 Chain = Sequence[tuple[NodeId, VipKey | None, NodeId]]
 """From, what, to."""
 
@@ -84,6 +86,7 @@ class Balance:
         self._welcome = frozenset(placement.reports if onto is None else onto)
         self._moved: dict[VipKey, NodeId] = {}
         self._stuck: set[NodeId] = set()
+        self._edges_now: dict[tuple[int, Elsewhere, May], Edges] = {}
         self._looks = 0
         self._promised: dict[NodeId, int] = dict.fromkeys(placement.held, 0)
         self._has = _Shelves(placement, [k for k, row in sorted(placement.rows.items()) if self.fixed(row) is None])
@@ -192,15 +195,21 @@ class Balance:
             if node is None:
                 node = next((n for n in among if facts.room_to_come(n, size)), None)
             if node is None and self._more():
-                node = self._room_by_a_chain(among, self._edges(size, self._same_tier), size)
+                node = self._room_by_a_chain(among, size, self._same_tier)
                 if node is None:  # to be served at all comes before being served where it is best, and apart
-                    node = self._room_by_a_chain(among, self._edges(size, self._any_tier, lambda *_: True), size)
+                    node = self._room_by_a_chain(among, size, self._any_tier, self._anyhow)
             if node is not None:
                 facts.take(node, key)
+                self._edges_now.clear()
                 self._over[node] += size  # fill will give it to somebody: nothing else may have the room
 
-    def _room_by_a_chain(self, among: Iterable[NodeId], edges: Edges, size: int) -> NodeId | None:
+    def _room_by_a_chain(
+        self, among: Iterable[NodeId], size: int, elsewhere: Elsewhere, may: May | None = None
+    ) -> NodeId | None:
         """Let one of these give away what counts for as much, over as many members as it takes. Returns which."""
+        if self._looks >= LOOKS_MAX:
+            return None
+        edges = self._edges(size, elsewhere, may)
         sinks = [n for n in self.facts.held if n in self._welcome and self.facts.room(n, size)]
         return self._send(_cheapest(edges, among, sinks))
 
@@ -235,7 +244,7 @@ class Balance:
                 welcome = [n for n in tier if n in self._welcome]
                 node = next((n for n in welcome if facts.room_to_come(n, size + self._promised[n])), None)
                 if node is None:
-                    node = self._room_by_a_chain(welcome, self._edges(size, self._same_tier), size)
+                    node = self._room_by_a_chain(welcome, size, self._same_tier)
                 if node is not None:
                     self._promised[node] += size  # it goes there in a later round
                     break
@@ -338,6 +347,7 @@ class Balance:
         )
 
     def _unstick(self) -> None:
+        self._edges_now.clear()
         self._stuck.clear()
         self._has.unstick()
 
@@ -351,7 +361,9 @@ class Balance:
             return False
         for size in sorted({size for n in above for size in self._has.sizes(n)}):
             edges = self._edges(size, self._same_tier)
-            edges |= {pair: (0, None) for pair in self._remainders() if size == 1 and edges.get(pair, (0,))[0] >= 0}
+            edges = edges | {
+                pair: (0, None) for pair in self._remainders() if size == 1 and edges.get(pair, (0,))[0] >= 0
+            }
             chain = _cheapest(edges, above, [n for n in below if facts.room(n, size) or size == 1])
             if chain and self._brings_closer(chain, size):
                 self._send(chain)
@@ -376,15 +388,13 @@ class Balance:
             last = key
         return all(self._closer(self._goal, size, source, to) for source, to in ends)
 
-    def _edges(
-        self,
-        size: int,
-        elsewhere: Callable[[Kind, NodeId], Iterable[NodeId]],
-        may: Callable[[VipKey, NodeId, NodeId], bool] | None = None,
-    ) -> Edges:
+    def _edges(self, size: int, elsewhere: Elsewhere, may: May | None = None) -> Edges:
         """What may go where, of what counts for so much, and what it costs; `may`: if not only what stays apart."""
         may = may or self._stays_apart
-        facts, found = self.facts, Edges()
+        facts, found = self.facts, self._edges_now.get((size, elsewhere, may))
+        if found is not None:
+            return found
+        self._edges_now[size, elsewhere, may] = found = Edges()
         takers = [n for n in facts.held if n in self._welcome and (facts.room(n, size) or self._over[n] >= 0)]
         for source in facts.held:  # who is full and has less than its share has made room already
             missing = {n for n in takers if n != source}
@@ -405,6 +415,10 @@ class Balance:
         tier = kind.tier_of.get(holder, kind.calm)
         return [n for n in kind.tiers[tier] if n != holder and n in self._welcome] if tier < kind.calm else []
 
+    def _anyhow(self, _key: VipKey, _source: NodeId, _to: NodeId) -> bool:
+        """Also where it is not apart."""
+        return True
+
     def _any_tier(self, kind: Kind, holder: NodeId) -> list[NodeId]:
         """Where a VIP may go at all, but for members that something speaks against."""
         return [n for tier in kind.tiers[: kind.calm] for n in tier if n != holder and n in self._welcome]
@@ -416,6 +430,7 @@ class Balance:
         self._over[source] -= size
         self._over[to] += size
         self._moved[key] = to
+        self._edges_now.clear()
         self._has.move(row, source, to)
 
 
