@@ -121,8 +121,8 @@ class Balance:
 
     def keeps(self, row: Row) -> Stays | None:
         """Why its holder need not give this VIP away, as of now."""
-        kind, holder = self.facts.kind(row.key), self._holder(row)
-        if kind.tier_of.get(holder) == 0 and len(kind.home) == 1:
+        facts, holder = self.facts, self._holder(row)
+        if holder in facts.reports and facts.reports[holder].name in facts.prefer.get(row.key, ()):
             return Stays.PREFERENCE
         return None if self._over[holder] > 0 else Stays.SHARE_KEPT
 

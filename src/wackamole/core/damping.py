@@ -35,7 +35,7 @@ def noted(joins: Joins, counts: Iterable[tuple[NodeId, int]], settle_ms: int, no
     if not settle_ms:
         return ()
     kept = {n: (count, at) for n, count, at in joins if times(joins, n, settle_ms, now_ms)}
-    for node, count in counts:
+    for node, count in sorted(counts, key=lambda of: of[1]):  # the greatest word on a member comes last
         if count > times(joins, node, settle_ms, now_ms):
             kept[node] = (min(count, JOINS_MAX), now_ms)
     latest = sorted(kept.items(), key=lambda kv: (-kv[1][1], kv[0]))[:MEMBERS_MAX]

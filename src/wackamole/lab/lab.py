@@ -154,11 +154,14 @@ def _layout_of_file(name: str, path: Path) -> Layout:
     ]
     rings = 1 if engine.type == "spread" else min(len(found.nodes[0].addresses), RINGS_MAX)
     for index, node in enumerate(found.nodes):
-        lines += [_node_toml(node.name, index, rings), f"weight = {node.weight}"]
+        lines += [_node_toml(node.name, index, rings), f"weight = {node.weight}", f"avoid = {json.dumps(node.avoid)}"]
+        lines += [f"capacity = {node.capacity}"] if node.capacity is not None else []
     for v in found.vips:
         inline = ", ".join(f'{{ address = "{a}", interface = "eth0" }}' for a in v.vip.addresses)
         lines += ["[[vip]]", f"name = {json.dumps(v.vip.name)}", f"addresses = [{inline}]"]
-        lines += [f"prefer = {json.dumps(list(v.prefer))}"]
+        lists = {"prefer": v.prefer, "nodes": v.nodes, "avoid": v.avoid}
+        lines += [f"{key} = {json.dumps(list(names))}" for key, names in lists.items() if names]
+        lines += [f"apart = {json.dumps(v.apart)}"] if v.apart else []
     vips = tuple((v.vip.name, a.ip) for v in found.vips for a in v.vip.addresses)
     nodes = tuple(n.name for n in found.nodes)
     return Layout(name, nodes, rings, vips, "\n".join(lines) + "\n", engine.type, engine.detection_ms)
