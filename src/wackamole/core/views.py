@@ -322,10 +322,11 @@ def own_report(w: Work) -> Report:
 
 def is_mature(w: Work) -> bool:
     """Whether I have waited long enough, or met somebody who has. Who comes new does not know whether a member was lost just
-    before, so where its lease is to be waited for, one's length is waited."""
+    before, so where its lease is to be waited for, one's length is waited; and without a fence, that a guard has done its work."""
     started, settings = w.s.started_ms, w.s.settings
     strict = settings.takeover is Takeover.STRICT or settings.partition is Partition.MAJORITY
-    wait_ms = max(settings.mature_ms, settings.lease_ms + settings.lease_ms // 100 if strict else 0)
+    lost_ms = settings.lease_ms + settings.lease_ms // 100 if strict else 0
+    wait_ms = max(settings.mature_ms, lost_ms, 0 if w.s.fenced else GUARD_MS)
     return w.s.mature or (started is not None and w.now_ms - started >= wait_ms)
 
 
