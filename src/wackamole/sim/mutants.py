@@ -194,6 +194,7 @@ MUTANTS = (
     Mutant("a refusal is forgotten", holding.on_kernel, "w.now_ms + wait_ms", "w.now_ms"),
     Mutant("a refusal goes to nobody", orders.on_failed, "if row.previous is not None and", "if False and"),
     Mutant("balance undoes an operator's move", balancing.Balance.fixed, "if row.sticky", "if False"),
+    Mutant("who comes alone does not wait for a guard", views.is_mature, "0 if w.s.fenced else GUARD_MS", "0"),
     Mutant("capacities are for others", placement.Placement.room, "limit is None or", "True or"),
     Mutant("capacities are not for operators", orders.on_moves, "if alike and facts.full(m.to, m.key):", "if False:"),
     Mutant("what is beyond a capacity stays", placement.Placement.overflow, "if not self.overfull(node):", "if True:"),
