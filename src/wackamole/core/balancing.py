@@ -190,14 +190,17 @@ class Balance:
             return
         quotas = self._goal.quotas
         for key in [key for _, keys in orphans(facts) for key in keys]:
+            kind, size = facts.kind(key), facts.size(key)
             node = facts.choose(key, quotas)
-            among, size = list(facts.kind(key).tier_of), facts.size(key)
             if node is None:
-                node = next((n for n in among if facts.room_to_come(n, size)), None)
-            if node is None and self._more():
-                node = self._room_by_a_chain(among, size, self._same_tier)
-                if node is None:  # to be served at all comes before being served where it is best, and apart
-                    node = self._room_by_a_chain(among, size, self._any_tier, self._anyhow)
+                node = next((n for n in kind.tier_of if facts.room_to_come(n, size)), None)
+            for tier in kind.tiers:
+                if node is None and self._more():
+                    node = self._room_by_a_chain(tier, size, self._same_tier)
+            if (
+                node is None and self._more()
+            ):  # to be served at all comes before being served where it is best, and apart
+                node = self._room_by_a_chain(kind.tier_of, size, self._any_tier, self._anyhow)
             if node is not None:
                 facts.take(node, key)
                 self._edges_now.clear()
