@@ -27,8 +27,8 @@ from .placement import Kind, Placement, orphans
 from .quotas import Goal
 from .shares import relieves
 
-LOOKS_MAX = 10_000
-"""In one round no other chain is looked for after so many looks at VIPs that could be part of one."""
+LOOKS_MAX = 2000
+"""At once no other chain is looked for after so many looks at VIPs that could be part of one: some milliseconds."""
 
 Edges = dict[tuple[NodeId, NodeId], tuple[int, VipKey | None]]
 """From member to member: what it costs at least to send a VIP there, and which one. None: no VIP, but the remainder that the
@@ -71,7 +71,8 @@ def balance(
 
 
 class Balance:
-    """One round, made when it is constructed: `moves`, and what it has against any other."""
+    """One round, or a part of one, made when it is constructed: `moves`, and what it has against any other. `cut_short`: there may
+    be more to move, which was too much at once."""
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class Balance:
         while self._more():
             if not (self._one_move() or (self._looks < LOOKS_MAX and self._one_chain()) or self._new_goal()):
                 break
+        self.cut_short = not self._more() or self._looks >= LOOKS_MAX
         self.moves = [(key, to) for key, to in self._moved.items() if to != placement.rows[key].holder]
 
     def _aim(self) -> None:
@@ -344,7 +346,7 @@ class Balance:
         return (
             tier_of.get(to) == tier_of.get(source, calm) < calm
             and self.facts.room(to, size)
-            and self._stays_apart(shelf.first(), source, to)
+            and self._stays_apart(shelf.any(), source, to)
             and self._closer(self._goal, size, source, to)
             and self._load_refuses(size, source, to) is None
         )
@@ -406,7 +408,7 @@ class Balance:
                     continue  # no other costs less
                 for to in [n for n in elsewhere(shelf.kind, source) if n in missing or (shelf.came and n in takers)]:
                     self._looks += 1
-                    if may(shelf.first(), source, to):
+                    if may(shelf.any(), source, to):
                         edge = shelf.cheapest(to)
                         if (source, to) not in found or edge[0] < found[source, to][0]:
                             found[source, to] = edge
@@ -433,18 +435,20 @@ class Balance:
         self._over[source] -= size
         self._over[to] += size
         self._moved[key] = to
-        self._edges_now.clear()
+        if self._edges_now:
+            self._edges_now.clear()
         self._has.move(row, source, to)
 
 
 @dataclass(slots=True)
 class _Shelf:
-    """VIPs of one member that nothing tells apart: as they were, and those that came in this round, by whom they are from.
-    `stuck`: nobody takes them directly."""
+    """VIPs of one member that nothing tells apart: as they were, and those that came in this round, by whom they are from. The next
+    to go is the last of a list. `stuck`: nobody takes them directly."""
 
     kind: Kind
-    fresh: dict[VipKey, None] = field(default_factory=dict)
-    came: dict[NodeId, dict[VipKey, None]] = field(default_factory=dict)
+    place: object
+    fresh: list[VipKey] = field(default_factory=list)
+    came: dict[NodeId, list[VipKey]] = field(default_factory=dict)
     stuck: bool = False
 
     def empty(self) -> bool:
@@ -457,16 +461,30 @@ class _Shelf:
         for keys in self.came.values():
             yield from keys
 
-    def first(self) -> VipKey:
-        """Any of them."""
-        return next(self.all())
+    def any(self) -> VipKey:
+        """One of them, to ask what is the same for all."""
+        return self.fresh[-1] if self.fresh else next(iter(self.came.values()))[-1]
 
     def cheapest(self, to: NodeId) -> tuple[int, VipKey]:
         """Which of them to send there, and what it costs: one for a VIP's first move, nothing for a change of mind, and a
         move is saved if it stays after all."""
         if not self.came:
-            return 1, next(iter(self.fresh))
-        return (-1, next(iter(self.came[to]))) if to in self.came else (0, next(iter(next(iter(self.came.values())))))
+            return 1, self.fresh[-1]
+        return (-1, self.came[to][-1]) if to in self.came else (0, next(iter(self.came.values()))[-1])
+
+    def take(self, key: VipKey, holder: NodeId, node: NodeId) -> None:
+        """It goes elsewhere. `holder`: whose it is; `node`: whose shelf this is."""
+        keys = self.fresh if holder == node else self.came[holder]
+        if keys[-1] == key:
+            keys.pop()
+        else:
+            keys.remove(key)
+        if not keys and keys is not self.fresh:
+            del self.came[holder]
+
+    def put(self, key: VipKey, holder: NodeId, node: NodeId) -> None:
+        """It comes here, or comes back."""
+        (self.fresh if holder == node else self.came.setdefault(holder, [])).append(key)
 
 
 class _Shelves:
@@ -478,36 +496,30 @@ class _Shelves:
         for key in keys:
             holder = facts.rows[key].holder
             assert holder is not None
-            self._shelf(key, holder).fresh[key] = None
+            self._shelf(key, holder).fresh.append(key)
+        for _, shelf in self._all():
+            shelf.fresh.reverse()
 
     def _shelf(self, key: VipKey, node: NodeId) -> _Shelf:
         facts = self._facts
         kind = facts.kind(key)
-        place = (id(kind), facts.apart.get(key) if facts.apart else None)
-        of_node, size = self._of[node], facts.size(key)
+        return self._at(node, facts.size(key), (id(kind), facts.apart.get(key) if facts.apart else None), kind)
+
+    def _at(self, node: NodeId, size: int, place: object, kind: Kind) -> _Shelf:
+        of_node = self._of[node]
         if size not in of_node:
             of_node[size] = {}
         found = of_node[size].get(place)
         if found is None:
-            found = of_node[size][place] = _Shelf(kind)
+            found = of_node[size][place] = _Shelf(kind, place)
         return found
 
     def move(self, row: Row, source: NodeId, to: NodeId) -> None:
         """From one member to another."""
         assert row.holder is not None
         shelf = self._shelf(row.key, source)
-        if source == row.holder:
-            del shelf.fresh[row.key]
-        else:
-            came = shelf.came[row.holder]
-            del came[row.key]
-            if not came:
-                del shelf.came[row.holder]
-        shelf = self._shelf(row.key, to)
-        if to == row.holder:
-            shelf.fresh[row.key] = None
-        else:
-            shelf.came.setdefault(row.holder, {})[row.key] = None
+        shelf.take(row.key, row.holder, source)
+        self._at(to, self._facts.size(row.key), shelf.place, shelf.kind).put(row.key, row.holder, to)
 
     def _all(self) -> Iterator[tuple[NodeId, _Shelf]]:
         for node, sizes in self._of.items():

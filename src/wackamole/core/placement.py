@@ -300,8 +300,9 @@ class Placement:
         self.held[node] += times * self.size(key)
         if self.apart:
             self._count_in_group(key, node, times)
-        for scores in self._scored[1].values():
-            scores.pop(node, None)
+        if self._scored[1]:
+            for scores in self._scored[1].values():
+                scores.pop(node, None)
 
     def _count_in_group(self, key: VipKey, node: NodeId, times: int) -> None:
         group = self.apart.get(key)

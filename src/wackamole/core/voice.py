@@ -158,12 +158,12 @@ def balance(w: Work) -> None:
     left = w.s.balance_left or all_of_it
     for_load = 0 if w.s.balance_left else moves_for_load(w.s, w.now_ms)
     part = min(left, MOVES_AT_ONCE)
-    moves = balancing.balance(w.placement(), steady(w.s, w.now_ms), part, for_load)
-    left = left - part if len(moves) == part else 0
+    made = balancing.Balance(w.placement(), steady(w.s, w.now_ms), part, for_load)
+    left = left - len(made.moves) if made.moves and made.cut_short else 0
     w.s = replace(w.s, balance_left=left)
     if left:
         w.s = replace(w.s, next_balance_ms=w.now_ms + settings.beat_ms)
-    say_moves(w, moves)
+    say_moves(w, made.moves)
 
 
 def steady(state: State, now_ms: int) -> list[NodeId]:
