@@ -1,7 +1,7 @@
 """Members that come and go: the more often one came of late, the longer it has to stay before balance gives it anything.
 
 Who comes, and who comes back once, waits `settle`; each time more doubles that, six times at most, and one time is
-forgotten in every FORGOTTEN_AFTER × `settle`. It is counted by those who stayed, if they are at least half of the view:
+forgotten in every FORGOTTEN_AFTER × `settle`. A restart that was announced does not count. It is counted by those who stayed, if they are at least half of the view:
 of two halves that meet the smaller one has come back. A member that was away itself is told by the others' States, so a
 flapping representative knows how it is with itself. An operator's `balance` forgets it all. Nothing of this is agreed: it only says what the representative proposes.
 """

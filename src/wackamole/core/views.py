@@ -136,8 +136,11 @@ def on_view(w: Work, view: View) -> None:
 
 
 def note_joins(w: Work, view: View, *, came_along: bool) -> None:
-    """Count who came, if most of us stayed."""
+    """Count who came, if most of us stayed; not who comes back from a restart that it had announced."""
     settle_ms, now_ms = w.s.settings.settle_ms, w.now_ms
+    gone = set(view.joined) | (set(w.reports) - set(view.members))
+    planned = {n for n in gone if n in w.reports and w.reports[n].restart_ms}
+    w.s = replace(w.s, joins=tuple((n, count - (n in planned), at) for n, count, at in w.s.joins))
     if came_along and 2 * len(view.joined) <= len(view.members):
         counts = [(n, 1 + damping.times(w.s.joins, n, settle_ms, now_ms)) for n in view.joined]
         w.s = replace(w.s, joins=damping.noted(w.s.joins, counts, settle_ms, now_ms))
