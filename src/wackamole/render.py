@@ -172,9 +172,14 @@ def _sharers(found: Mapping[str, Any]) -> Table:
         load = "-" if member["load"] is None else f"{member['load']:.2f}"
         no = member["why_not"]
         may = Text(no or "yes", "green" if no is None else "yellow" if member["candidate"] else "red")
+        if member["avoided"]:
+            may.append(", avoided", "dim")
+        if found["apart"] and member["of_group"]:
+            may.append(f", has {member['of_group']} of {found['apart']}", "dim")
         if member["name"] in found["prefer"]:
             may.append(f", preferred ({found['prefer'].index(member['name']) + 1})", "dim")
-        numbers = (str(member[x]) for x in ("held", "quota", "weight"))
+        of = f"{member['quota']}" if member["capacity"] is None else f"{member['quota']} (max {member['capacity']})"
+        numbers = (str(member["held"]), of, str(member["weight"]))
         table.add_row(member["name"], *numbers, load, may)
     return table
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wackamole.config import find_self, parse
+from wackamole.core.balancing import Stays
 from wackamole.core.events import TimePassed
 from wackamole.core.model import NodeId, NotEligible, Phase, View, ViewId
-from wackamole.core.placement import Stays
 from wackamole.engine.contract import Delivered, Joined, Listener, NewView
 from wackamole.shell.control import REQUEST_BYTES_MAX, Refused
 from wackamole.shell.daemon import Daemon, Kept

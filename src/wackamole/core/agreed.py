@@ -9,7 +9,7 @@ from dataclasses import replace
 from .effects import Announce, Effect, RenewLease
 from .electorate import quorate
 from .messages import Beat
-from .model import NodeId, Phase, Report, Table
+from .model import NodeId, Phase, Report, Row, Settings, Table
 from .placement import Placement
 from .state import State
 
@@ -31,13 +31,23 @@ def witness_of(state: State, holder: NodeId) -> NodeId | None:
 
 def facts_of(state: State) -> Placement:
     """What placement knows of the agreed table."""
+    table = state.table
+    return facts(state.settings, table.rows, table.reports, (n for n, _ in table.evicted))
+
+
+def facts(
+    settings: Settings, rows: Iterable[Row], reports: Iterable[Report], evicted: Iterable[NodeId] = ()
+) -> Placement:
+    """What placement knows. VIPs that an operator holds where they are belong into `hold`, once members agree on them."""
     return Placement(
-        state.table.rows,
-        state.table.reports,
-        (n for n, _ in state.table.evicted),
-        dict(state.settings.prefer),
-        state.settings.count,
-        state.settings.shares,
+        rows,
+        reports,
+        evicted,
+        dict(settings.prefer),
+        settings.count,
+        settings.shares,
+        avoid=dict(settings.avoid),
+        apart=dict(settings.apart),
     )
 
 

@@ -31,6 +31,7 @@ class StateMessage:
     ] = ()  # what an evicted member without a fence, or a lost one, may still serve; or one that nothing can silence, if
     # it should say nothing in this exchange
     lapsing: tuple[tuple[NodeId, int, int], ...] = ()  # lost members as in Table.lapsing
+    joins: tuple[tuple[NodeId, int], ...] = ()  # members that came of late, and how often
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Unstick:
-    """An operator asks for balance: operator moves lose their stickiness."""
+    """An operator asks for balance: operator moves lose their stickiness, and who flapped need not settle for longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import assert_never
 
 from . import placement as placing
 from . import settling, views
-from .agreed import heard, renew, renews, representative
+from .agreed import agreement, heard, renew, renews, representative
 from .effects import Announce, Hand, Multicast, ShowWitness, TakeNote
 from .events import (
     MessageDelivered,
@@ -100,7 +100,7 @@ def on_message(w: Work, event: MessageDelivered) -> None:
             for row in list(w.rows.values()):
                 if row.sticky:
                     w.put(replace(row, sticky=False))
-            w.s = replace(w.s, next_balance_ms=w.now_ms)
+            w.s = replace(w.s, next_balance_ms=w.now_ms, joins=())  # somebody looks after them who flapped
         case Adopt():
             on_adopt(w, sender, message)
         case _:
@@ -144,6 +144,7 @@ def on_moves(w: Work, message: Moves) -> None:
     if w.s.phase is not Phase.SETTLED:
         return
     facts = w.placement()
+    alike = agreement(w.reports.values())
     cause = Cause.OPERATOR if message.operator else Cause.BALANCE
     for m in message.moves:
         row = w.rows.get(m.key)
@@ -156,6 +157,10 @@ def on_moves(w: Work, message: Moves) -> None:
         if m.to == row.holder:
             w.put(replace(row, sticky=row.sticky or message.operator))
             continue
+        if alike and facts.full(m.to, m.key):
+            continue
+        if row.holder in facts.held:
+            facts.move(m.key, row.holder, m.to)
         w.put(
             replace(
                 row,
@@ -236,13 +241,14 @@ def on_assign(w: Work, sender: NodeId, message: Assign) -> None:
     """Orphans, given out by the first member because configs differ (hazard 9)."""
     if w.s.phase is not Phase.SETTLED or sender != w.first():
         return
-    facts = w.placement()
+    facts, busy = w.placement(), placing.busy(w.rows.values())
     for key, generation, to in message.assigned:
         row = w.rows.get(key)
         if row is None or row.generation != generation or facts.forbidden(to, key):
             continue
-        if placing.free(row, placing.by_ip(w.rows.values())):
+        if placing.free(row, busy):
             settling.give(w, row, to)
+            busy.update(a.ip for a in row.vip.addresses)
 
 
 def on_evict(w: Work, sender: NodeId, message: Evict) -> None:

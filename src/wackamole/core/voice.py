@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from . import holding, views
+from . import balancing, damping, holding, views
 from . import placement as placing
 from .agreed import agreement
 from .effects import LeaveGroup, Multicast
@@ -22,6 +22,7 @@ from .messages import (
     Released,
 )
 from .model import (
+    ROWS_MAX,
     NodeId,
     Phase,
     Row,
@@ -30,6 +31,9 @@ from .model import (
 )
 from .state import Refusal, State
 from .work import Work
+
+MOVES_AT_ONCE = 256
+"""Of balance, in one step: some milliseconds of work (docs/decisions/0021-placement.md)."""
 
 
 def speak(w: Work) -> None:
@@ -142,16 +146,33 @@ def represent(w: Work) -> None:
         return
     settings = w.s.settings
     w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
-    if not any(r.mature for r in reports) or not agreement(reports):
-        return  # while a config goes round, what is to move is not known yet
-    most = settings.moves_per_round
-    say_moves(w, placing.balance(w.placement(), steady(w.s, w.now_ms), most, moves_for_load(w.s, w.now_ms)))
+    if any(r.mature for r in reports) and agreement(reports):
+        balance(w)  # while a config goes round, what is to move is not known yet
+
+
+def balance(w: Work) -> None:
+    """A round; one of many moves is made in parts, so that no step takes long."""
+    settings = w.s.settings
+    all_of_it = ROWS_MAX if settings.moves_per_round is None else settings.moves_per_round
+    left = w.s.balance_left or all_of_it
+    for_load = 0 if w.s.balance_left else moves_for_load(w.s, w.now_ms)
+    part = min(left, MOVES_AT_ONCE)
+    made = balancing.Balance(w.placement(), steady(w.s, w.now_ms), part, for_load)
+    left = left - len(made.moves) if made.moves and made.cut_short else 0
+    w.s = replace(w.s, balance_left=left)
+    if left:
+        w.s = replace(w.s, next_balance_ms=w.now_ms + settings.beat_ms)
+    say_moves(w, made.moves)
 
 
 def steady(state: State, now_ms: int) -> list[NodeId]:
-    """Members that have been there for long enough to be given more."""
-    since = dict(state.member_since)
-    return [r.node for r in state.table.reports if now_ms - since.get(r.node, now_ms) >= state.settings.settle_ms]
+    """Members that have been there for long enough to be given more; the longer, the more often they came of late."""
+    since, settle_ms = dict(state.member_since), state.settings.settle_ms
+    return [
+        r.node
+        for r in state.table.reports
+        if now_ms - since.get(r.node, now_ms) >= damping.patience_ms(state.joins, r.node, settle_ms, now_ms)
+    ]
 
 
 def moves_for_load(state: State, now_ms: int) -> int:

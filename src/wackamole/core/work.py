@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from . import placement as placing
-from .agreed import digest_of
+from .agreed import digest_of, facts
 from .effects import Effect, Multicast, Record, ShutFence
 from .messages import (
     Message,
@@ -175,15 +175,7 @@ class Work:
 
     def placement(self) -> placing.Placement:
         """The facts for placement."""
-        settings = self.s.settings
-        return placing.Placement(
-            self.rows.values(),
-            self.reports.values(),
-            self.evicted,
-            dict(settings.prefer),
-            settings.count,
-            settings.shares,
-        )
+        return facts(self.s.settings, self.rows.values(), self.reports.values(), self.evicted)
 
     def first(self) -> NodeId | None:
         """The first member in good standing, as of now."""
