@@ -124,6 +124,12 @@ def _fence(key: str, scale: float = 1.0) -> Callable[[Status], float | None]:
     return lambda s: s["fence"][key] * scale if key in s["fence"] else None
 
 
+def _checks(facts: Facts) -> Iterator[Value]:
+    for check in facts.status["checks"]:
+        if check["state"] != "unknown":
+            yield (check["name"], "yes" if check["only_one"] else "no"), float(check["state"] == "passing")
+
+
 def _information(facts: Facts) -> Iterator[Value]:
     s = facts.status
     yield (str(s["version"]), str(s["engine"]["type"]), str(s["fence"]["mode"])), 1.0
@@ -203,8 +209,7 @@ CATALOGUE = (
            one(lambda s: s["engine"].get("reconnects"))),
     # checks and hooks
     Metric("wackamole_check_passing", G, "1 if the health check passes, 0 if it fails; absent until it has said anything.",
-           ("check",), lambda f: [((c["name"],), float(c["state"] == "passing")) for c in f.status["checks"]
-                                  if c["state"] != "unknown"]),
+           ("check", "only_one"), _checks),
     Metric("wackamole_hook_runs", C, "How often the hook was called.", ("hook",),
            lambda f: [((h["name"],), float(h["runs"])) for h in f.status["hooks"]]),
     Metric("wackamole_hook_failures", C, "How often it failed.", ("hook",),
