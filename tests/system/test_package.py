@@ -35,6 +35,7 @@ address = "10.99.0.101"
 name = "two"
 address = "10.99.0.102"
 """
+UNITS = ("wackamole.service", "wackamole-web.service", "wackamole-metrics.service")
 INSTALL = ("apt-get", "install", "-qq", "-y", "--no-install-recommends", "/wackamole.deb")
 
 
