@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from wackamole.core.model import Address, Cause, Left, NodeId, Phase, Row, Settings, Table, View, ViewId, Vip
 from wackamole.core.state import initial
+from wackamole.shell.alarm import Alarm
+from wackamole.shell.clock import boottime_ms
 from wackamole.shell.counts import LAG_SECONDS, TAKEOVER_SECONDS, Counts
 from wackamole.shell.journal import WARNINGS, Journal
 
@@ -54,6 +58,21 @@ def test_a_late_wake_up_is_counted_by_how_late_it_was() -> None:
     found = dict(zip([*lag["bounds"], "longer"], lag["counts"], strict=True))
     assert {b: n for b, n in found.items() if n} == {LAG_SECONDS[0]: 2, 0.02: 1, 0.05: 1, "longer": 1}
     assert (lag["max"], lag["sum"]) == (7.0, 7.0405)
+
+
+def test_a_loop_that_was_held_up_wakes_up_late() -> None:
+    late: list[float] = []
+
+    async def main() -> None:
+        rang = asyncio.Event()
+        alarm = Alarm(rang.set, late.append)
+        alarm.set(boottime_ms() + 1)
+        threading.Event().wait(0.2)  # nobody sets it: the loop stands still
+        await rang.wait()
+
+    asyncio.run(main())
+    assert len(late) == 1
+    assert late[0] > 0.1
 
 
 def test_beats_that_did_not_come_in_time_are_missed() -> None:

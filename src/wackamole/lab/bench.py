@@ -332,7 +332,9 @@ class Bench:
 
     def reload(self) -> None:
         """Ten VIPs, a check and a node come and go by reloads, one node after the other, and nobody else notices."""
-        lost = self.figure("VIPs, a check and a node added and removed live: probes lost on the untouched VIPs", "probes", 0)
+        lost = self.figure(
+            "VIPs, a check and a node added and removed live: probes lost on the untouched VIPs", "probes", 0
+        )
         sent = self.figure("the same: probes of the untouched VIPs", "probes", None)
         took = self.figure("`reload` of one node, from the question to the answer", "ms", None)
         still = '[balance]\ninterval = "1h"\n'  # what a node that comes is given is another matter
