@@ -77,8 +77,14 @@ def on_view(w: Work, view: View) -> None:
     before = w.s.view
     came_along = before is not None and w.s.me in before.members
     zero_rounds = w.s.phase is Phase.SETTLED and came_along and view.direct and not view.joined
+    stay = frozenset(view.members) - frozenset(view.joined)
+    left = dict(view.left)
+    if before is not None:
+        for node in before.members:
+            if node not in stay:
+                left.setdefault(node, Left.HOST_LOST)
     hasty = is_hasty(w)
-    if hasty and len(view.members) > 1 and set(before.members if before is not None else ()) - set(view.members):
+    if hasty and len(view.members) > 1 and Left.HOST_LOST in left.values():
         zero_rounds = False  # the others' clocks may tell them something else
     if zero_rounds and electorate.changing(w.s.table.reports):
         zero_rounds = False  # one who is gone may have counted what somebody here keeps and has not been heard to say
@@ -95,12 +101,6 @@ def on_view(w: Work, view: View) -> None:
         next_beat_ms=w.now_ms,
         member_since=tuple((m, since[m] if m in since and m not in view.joined else w.now_ms) for m in view.members),
     )
-    stay = frozenset(view.members) - frozenset(view.joined)
-    left = dict(view.left)
-    if before is not None:
-        for node in before.members:
-            if node not in stay:
-                left.setdefault(node, Left.HOST_LOST)
     w.record(
         "view",
         id=view.id,

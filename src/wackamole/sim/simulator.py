@@ -82,7 +82,7 @@ class Daemon:
 
     state: State
     telling: Telling
-    started_ms: int
+    joined_ms: int
     connected: bool = False
     leaving: bool = False
     hung_ms: int | None = None
@@ -693,6 +693,7 @@ class Simulation:
                 return
             match self.network.deliver(host.node):
                 case Joined(me, incarnation):
+                    daemon.joined_ms = self.now_ms
                     self.tell(host, ev.EngineJoined(me, incarnation))
                 case NewView(view):
                     self.counts["views"] += 1
@@ -969,7 +970,7 @@ class Simulation:
             still, view = self.hosts[one].daemon, self._view_of(other)
             if still is not None and still.hung_ms is not None and view is not None:
                 others = [h.daemon for h in self.hosts.values() if h.node != one and self._view_of(h.node) == view]
-                if all(d is not None and d.started_ms >= still.hung_ms for d in others):
+                if all(d is not None and d.joined_ms >= still.hung_ms for d in others):
                     return True
         return False
 
