@@ -33,6 +33,7 @@ from .core.model import (
     Vip,
 )
 from .core.shares import LOAD_MAX
+from .core.standing import BY_MAX, ORDERS_MAX, REASON_MAX, UNTIL_S_MAX, VERSION_MAX, Kind, Order
 from .engine.contract import PAYLOAD_BYTES_MAX, SEAL_BYTES_MAX
 
 VERSION = 1
@@ -131,6 +132,7 @@ def _check(message: Message) -> None:
             _check_length("evicted members", message.evicted, MEMBERS_MAX)
             _check_length("blocked VIPs", message.blocked, BLOCKED_MAX)
             _check_length("lapsing members", message.lapsing, MEMBERS_MAX)
+            _check_orders(message.orders)
             for known in message.known:
                 _check_count("generation", known.generation)
             _check_vips(known.vip for known in message.known)
@@ -189,7 +191,9 @@ def _check(message: Message) -> None:
         case say.Note():
             _check_length("bytes of a note", message.body, NOTE_BYTES_MAX)
         case say.Unstick():
-            pass
+            _check_length("characters of a name", message.by, BY_MAX)
+        case say.Ordered():
+            _check_orders(message.wishes)
         case say.Adopt():
             _check_length("rows", message.rows, ROWS_MAX)
             _check_vips(row.vip for row in message.rows)
@@ -231,6 +235,37 @@ def _check_report(report: Report) -> None:
             _check_number("number of votes", number, 0, VOTES_MAX)
     for electorate in report.electorates:
         _check_count("epoch of an electorate", electorate.epoch)
+
+
+def plain_orders(orders: tuple[Order, ...]) -> object:
+    """Orders as JSON has them."""
+    return msgspec.to_builtins(orders)
+
+
+def orders_from(plain: object) -> tuple[Order, ...]:
+    """Back again. Raises WireError."""
+    try:
+        orders = msgspec.convert(plain, tuple[Order, ...])
+    except msgspec.ValidationError as wrong:
+        raise WireError(f"these are no orders: {wrong}") from None
+    _check_orders(orders)
+    return orders
+
+
+def _check_orders(orders: tuple[Order, ...]) -> None:
+    _check_length("orders", orders, ORDERS_MAX)
+    for order in orders:
+        _check_order(order)
+
+
+def _check_order(order: Order) -> None:
+    _check_name(order.subject)
+    if order.node or (order.kind is Kind.PIN and order.in_force):
+        _check_name(order.node)
+    _check_number("version of an order", order.version, 0, VERSION_MAX)
+    _check_number("time", order.until_s, 0, UNTIL_S_MAX)
+    _check_length("characters of a name", order.by, BY_MAX)
+    _check_length("characters of a reason", order.reason, REASON_MAX)
 
 
 def _check_row(row: Row) -> None:

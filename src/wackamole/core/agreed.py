@@ -9,8 +9,9 @@ from dataclasses import replace
 from .effects import Announce, Effect, RenewLease
 from .electorate import quorate
 from .messages import Beat
-from .model import NodeId, Phase, Report, Table
-from .placement import Placement
+from .model import NodeId, Phase, Report, Row, Table, VipKey
+from .placement import Placement, Preferences
+from .standing import Kind, Register, in_force
 from .state import State
 
 
@@ -35,10 +36,32 @@ def facts_of(state: State) -> Placement:
         state.table.rows,
         state.table.reports,
         (n for n, _ in state.table.evicted),
-        dict(state.settings.prefer),
+        preferences(state.table, state.settings.prefer),
         state.settings.count,
         state.settings.shares,
     )
+
+
+def keep_orders(reports: Iterable[Report]) -> bool:
+    """Whether all members keep operators' orders. While one does not, none counts: all must compute alike."""
+    return all(r.keeps_orders for r in reports)
+
+
+def preferences(table: Table, configured: Iterable[tuple[VipKey, tuple[str, ...]]]) -> Preferences:
+    """Where VIPs should rather be: a pin comes before what the config says."""
+    return pinned(dict(configured), table.rows, table.orders) if keep_orders(table.reports) else dict(configured)
+
+
+def pinned(configured: dict[VipKey, tuple[str, ...]], rows: Iterable[Row], orders: Register) -> Preferences:
+    """The same, where all members keep orders."""
+    pins = in_force(orders, Kind.PIN)
+    if pins:
+        for row in rows:
+            pin = pins.get(row.vip.name)
+            if pin is not None:
+                others = [name for name in configured.get(row.key, ()) if name != pin.node]
+                configured[row.key] = (pin.node, *others)
+    return configured
 
 
 def agreement(reports: Iterable[Report]) -> bool:
@@ -59,6 +82,9 @@ def digest_of(table: Table) -> str:
         if r.load is not None:
             h.update(f"{r.load}\n".encode())
     h.update(repr((table.evicted, table.lapsing)).encode())
+    if keep_orders(table.reports):
+        for o in table.orders:
+            h.update(f"{o.kind.value}|{o.subject}|{o.rank}\n".encode())
     return h.hexdigest()
 
 

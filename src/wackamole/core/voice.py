@@ -55,7 +55,7 @@ def speak(w: Work) -> None:
     mine = w.reports.get(w.s.me)
     if mine is not None:
         if w.s.leaving_since_ms is not None and not mine.leaving:
-            w.say(Drain(w.s.me, w.s.draining, leaving=True))
+            w.say(Drain(w.s.me, mine.draining, leaving=True))
         own = replace(views.own_report(w), restart_ms=mine.restart_ms)
         if replace(own, component=mine.component, mature=own.mature or mine.mature, leaving=mine.leaving) != mine:
             w.say(Attributes(own, new_vips(w)))
@@ -141,9 +141,12 @@ def represent(w: Work) -> None:
         place_for_all(w)
     if w.now_ms < w.s.next_balance_ms:
         return
-    settings = w.s.settings
-    w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
+    settings, at_once = w.s.settings, w.s.balance_at_once
+    w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms, balance_at_once=False)
     if not any(r.mature for r in reports):
+        return
+    if at_once:
+        say_moves(w, placing.balance(w.placement(), for_load=len(w.rows)))
         return
     most = settings.moves_per_round
     say_moves(w, placing.balance(w.placement(), steady(w.s, w.now_ms), most, moves_for_load(w.s, w.now_ms)))

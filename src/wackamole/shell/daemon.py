@@ -49,6 +49,7 @@ from ..core.model import (
     Vip,
     VipKey,
 )
+from ..core.standing import Register
 from ..core.state import State, initial
 from ..engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
 from ..engine.corosync.adapter import CorosyncEngine
@@ -64,6 +65,7 @@ from .clock import boottime_ms
 from .control import ControlServer, Refused
 from .disk import DiskRefused
 from .events import Events
+from .expiry import Expiry
 from .holders import Holders
 from .hooks import Hooks
 from .journal import COMMON_FIELDS, Entry, Journal
@@ -126,6 +128,7 @@ class Daemon:
             disk.read(self._electorates, config.cluster.name),
             heirloom,
             left.until_ms if left is not None else 0,
+            self._read_orders(),
         )
         self._restarting = False
         self._disk = asyncio.Lock()
@@ -186,6 +189,7 @@ class Daemon:
         self.holders = Holders(lambda: self.state, journal, self.kernel.witness.look if config.fence.witness else None)
         self.engine: GroupEngine = engine_for(config, node, run_dir, journal)
         self.operator = Operator(self)
+        self.expiry = Expiry(lambda: self.state, self.tell)
         self.control = ControlServer(
             Path(config.control.socket), self.operator.handle, read_only_for_others=config.control.read_only_for_others
         )
@@ -270,6 +274,8 @@ class Daemon:
                 self._take_note(effect)
             case do.Remember():
                 self._spawn(self._remember(effect.electorates))
+            case do.KeepOrders():
+                self._spawn(self._keep(effect.orders))
             case do.Hand():
                 self._spawn(self._hand_over(effect.until_ms))
             case do.LeaveGroup():
@@ -313,6 +319,27 @@ class Daemon:
             return
         self.tell(ev.Remembered(electorates))
 
+    def _read_orders(self) -> Register:
+        try:
+            return disk.read_orders(self._orders, self.config.cluster.name)
+        except DiskRefused as no:
+            self.journal.record("not_remembered", reason=str(no))
+            return ()
+
+    @property
+    def _orders(self) -> Path:
+        return self._state_dir / "orders.json"
+
+    async def _keep(self, orders: Register) -> None:
+        """Where they cannot be written, that is told, and the others still know them."""
+        async with self._disk:
+            if orders != self.state.table.orders:
+                return  # later ones wait
+            try:
+                await asyncio.to_thread(disk.write_orders, self._orders, self.config.cluster.name, orders)
+            except OSError as wrong:
+                self.journal.record("not_remembered", reason=str(wrong))
+
     async def _hand_over(self, until_ms: int) -> None:
         """Become the new process. Whoever asked is answered first."""
         await asyncio.sleep(ANSWERED_SECONDS)
@@ -352,6 +379,8 @@ class Daemon:
 
     def _record(self, effect: do.Record) -> None:
         fields = dict(effect.fields)
+        if "until" in fields:
+            fields["until"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(fields["until"])))
         if effect.vip is not None:
             fields["vip"] = effect.vip.split("#")[0]
         if effect.node is not None:
@@ -366,6 +395,7 @@ class Daemon:
         self.events.on_table(self._ran_ms)
         self.holders.on_table(before)
         self.operator.table_changed()
+        self.expiry.look()
         if after.phase is Phase.SETTLED and not self._ready:
             self._ready = True
             self._notifier.ready()
@@ -540,6 +570,7 @@ class Daemon:
         if self._meter is not None:
             await self._meter.stop()
         self._alarm.set(None)
+        self.expiry.close()
         self._releases.close()
         held = self.kernel.held()
         await self.kernel.close()
