@@ -29,6 +29,7 @@ from .core.model import (
     Address,
     Report,
     Row,
+    Table,
     ViewId,
     Vip,
 )
@@ -235,6 +236,19 @@ def _check_report(report: Report) -> None:
             _check_number("number of votes", number, 0, VOTES_MAX)
     for electorate in report.electorates:
         _check_count("epoch of an electorate", electorate.epoch)
+
+
+def table_text(table: Table) -> str:
+    """A table as JSON."""
+    return msgspec.json.encode(table).decode()
+
+
+def table_from(text: str) -> Table:
+    """Back again. Raises WireError."""
+    try:
+        return msgspec.json.decode(text, type=Table)
+    except msgspec.MsgspecError as wrong:
+        raise WireError(f"this is no table: {wrong}") from None
 
 
 def plain_orders(orders: tuple[Order, ...]) -> object:

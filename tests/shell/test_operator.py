@@ -280,16 +280,16 @@ def test_the_clusters_history_says_what_was_asked_and_by_whom(talk: Any) -> None
         return seen
 
     seen = talk(conversation)
-    assert [e["event"] for e in seen] == ["view", *["moved"] * 3, "command", "command", "command_refused"]
-    assert [e["said_by"] for e in seen] == ["a"] * 7
-    assert [e["place"]["index"] for e in seen] == list(range(7))
+    assert [e["event"] for e in seen] == ["view", *["moved"] * 3, "command", "pin", "command", "command_refused"]
+    assert [e["said_by"] for e in seen] == ["a"] * 8
+    assert [e["place"]["index"] for e in seen] == list(range(8))
     assert {k: seen[4][k] for k in ("verb", "vips", "node", "by")} == {
         "verb": "move",
         "vips": "v1,192.0.2.3",
         "node": "a",
         "by": "uid:7",
     }
-    assert "--force" in seen[6]["reason"]
+    assert "--force" in seen[7]["reason"]
 
 
 @pytest.mark.parametrize("wrong", [{"since": "1h"}, {"since": True}, {"vip": 5}, {"node": ["a"]}], ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
@@ -288,21 +289,27 @@ def on_ordered(w: Work, message: Ordered) -> None:
         return
     before = dict.fromkeys(w.orders)
     w.put_orders(obey(w.orders, message.wishes))
-    for order in w.orders:
-        if order not in before:
-            tell(w, order)
+    tell(w, [order for order in w.orders if order not in before])
     settling.settle(w)
 
 
-def tell(w: Work, order: Order) -> None:
-    """Tell people of an order: `drain`, `pin`, `hold`, and when they are over `resume`, `unpin`, `unhold`."""
+def tell(w: Work, orders: Iterable[Order]) -> None:
+    """Tell people of orders: `drain`, `pin`, `hold`, and when they are over `resume`, `unpin`, `unhold`; those that were given
+    together at once."""
     over = {Kind.DRAIN: "resume", Kind.PIN: "unpin", Kind.HOLD: "unhold"}
-    about = {"node" if order.kind is Kind.DRAIN else "vip": order.subject}
-    rest = {"to": order.node, "by": order.by, "reason": order.reason, "until": order.until_s or ""}
-    told = {**about, **{k: v for k, v in rest.items() if v}}
-    w.effects.append(
-        Record(order.kind.value if order.in_force else over[order.kind], tuple((k, str(v)) for k, v in told.items()))
-    )
+    alike: dict[Order, list[str]] = {}
+    for order in orders:
+        alike.setdefault(replace(order, subject=""), []).append(order.subject)
+    for order, subjects in alike.items():
+        told = {
+            "node" if order.kind is Kind.DRAIN else "vips": ",".join(subjects),
+            "to": order.node,
+            "by": order.by,
+            "reason": order.reason,
+            "until": str(order.until_s or ""),
+        }
+        what = order.kind.value if order.in_force else over[order.kind]
+        w.effects.append(Record(what, tuple((k, v) for k, v in told.items() if v)))
 
 
 def on_unstick(w: Work, message: Unstick) -> None:

@@ -34,6 +34,8 @@ from .namespaces import opened_in
 from .probe import Probe, Seen
 
 PROBE_MS = 10.0
+DRAIN_PROBE_MS = 5
+"""A hundred VIPs: 20 000 probes a second are more than the prober does beside the daemons on two cores; see the worst."""
 SETTINGS = '[balance]\ninterval = "1s"\nsettle = "2s"\n'
 IDLE_SECONDS = 20.0
 WITHIN_SECONDS = 60.0
@@ -221,6 +223,27 @@ class Bench:
         )
         return [float(tap.busiest_second(lab.macs()[to]))] if told["sent"] else []
 
+    def drained(self) -> None:
+        """A node with a hundred VIPs is drained, and taken back."""
+        dark = self.figure("drain of 100 VIPs: outage of the worst VIP", "ms", 20)
+        took = self.figure("drain of 100 VIPs: from the order to the last VIP's new holder", "ms", None)
+        with self.cluster(100, settings='[balance]\nmoves_per_round = 0\n') as lab:
+            names: list[object] = [name for name, _ in lab.layout.vips]
+            for number in range(self.rounds):
+                node = lab.layout.nodes[number % len(lab.layout.nodes)]
+                lab.ask(node, "move", {"vips": names, "node": node})
+                lab.ask(node, "unhold", {"vips": names})
+                lab.until_settled()
+                with watching(lab, interval_ms=DRAIN_PROBE_MS) as seen:
+                    began = time.monotonic()
+                    done = lab.ask(node, "drain", {"node": node, "wait": True})
+                    took.values.append((time.monotonic() - began) * 1000)
+                assert done["vips_moved"] == 100, done
+                dark.values.append(seen[0].worst(0) * 1000)
+                self._owners(seen[0])
+                lab.ask(node, "resume", {"node": node})
+                note(f"drain, round {number + 1}: {dark.values[-1]:.1f} ms dark, {took.values[-1]:.0f} ms in all")
+
     # -- what the fence keeps
 
     def fence(self) -> None:
@@ -398,13 +421,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench", description="Measures what docs/benchmarks.md shows.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--detection", default="300ms")
-    parser.add_argument("--only", choices=("client", "large", "fence", "notify", "costs"), action="append")
+    parser.add_argument("--only", choices=("client", "large", "drain", "fence", "notify", "costs"), action="append")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     bench = Bench(given.detection, given.rounds)
     parts = {
         "client": bench.client_sees,
         "large": bench.large,
+        "drain": bench.drained,
         "fence": bench.fence,
         "notify": bench.told,
         "costs": bench.costs,

@@ -30,7 +30,7 @@ ANSWER_SECONDS_MAX = 30.0
 """A client that reads nothing for so long is dropped; what it has not read is at most ANSWER_BYTES_MAX and one line."""
 ANSWER_BYTES_MAX = 1 << 20
 SENTENCE_MAX = 1000
-READ_ONLY = frozenset({"status", "events", "why"})
+READ_ONLY = frozenset({"status", "events", "why", "history", "table"})
 GROUP = "wackamole"
 
 Handler = Callable[[str, dict[str, Any]], AsyncIterator[dict[str, Any]]]

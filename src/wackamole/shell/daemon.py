@@ -246,6 +246,7 @@ class Daemon:
                 self.state, effects = step(before, event, now)
                 self.audit.note(event, effects, self.state)  # before the effects: see Recorder.note
                 if self.state.view is not before.view:
+                    self.holders.on_view(before, self.state)
                     self.events.on_view(self.state.view, self.state.me, now)
                 for effect in effects:
                     self._perform(effect)

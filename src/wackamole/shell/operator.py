@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from ..core.model import NodeId, NotEligible, Phase, Row, VipKey
 from ..core.placement import Balance
 from ..core.standing import BY_MAX, REASON_MAX, UNTIL_S_MAX, Kind, Order, following, in_force, is_so, obey
 from ..eventlog import Wanted
-from ..wire import RESTART_MS_MAX
+from ..wire import RESTART_MS_MAX, table_text
 from .clock import boottime_ms
 from .control import Refused
 from .why import why_of
@@ -84,6 +85,13 @@ class Operator:
                 async for record in self._member.journal.follow(follow=bool(request.get("follow"))):
                     yield {"progress": record}
                 yield {"result": []}
+            case "table":
+                self._need_group()
+                state, path = self._member.state, str(Path(self._member.config.path).resolve())
+                text = await asyncio.to_thread(table_text, state.table)
+                yield {"result": {"table": text, "me": state.me, "config": path}}
+            case "history":
+                yield {"result": await self._history(request)}
             case "why":
                 self._need_group()
                 yield {"result": self._why(request)}
@@ -147,7 +155,7 @@ class Operator:
         """By name, key or address, in this order, each once; of two with the same name those that are held."""
         called: dict[str, list[Row]] = {}
         for row in self._member.state.table.rows:
-            for name in {row.vip.name, row.key, *(t for a in row.vip.addresses for t in (a.ip, str(a)))}:
+            for name in _names(row):
                 called.setdefault(name, []).append(row)
         keys: dict[VipKey, None] = {}
         for name in names:
@@ -163,6 +171,31 @@ class Operator:
             raise Refused("name the VIP")
         key = next(iter(self._vips_called([name])))
         return why_of(self._member.state, key, since=self._member.holders.since.get(key), now_ms=boottime_ms())
+
+    async def _history(self, request: dict[str, Any]) -> list[dict[str, object]]:
+        """Where a VIP was, by the cluster's event log, oldest first; also of one that is no longer there."""
+        name = request.get("vip")
+        if not isinstance(name, str) or not name:
+            raise Refused("name the VIP")
+        called = [row.vip.name for row in self._member.state.table.rows if name in _names(row)]
+        found: list[dict[str, object]] = []
+        wanted = replace(_wanted({"since": request.get("since")}), vip=called[0] if called else name)
+        async for entry in self._member.events.shown(wanted, follow=False):
+            if entry["event"] == "moved":
+                took = entry.get("took_ms")
+                found.append(
+                    {
+                        "time": entry["time"],
+                        "from": entry["source"],
+                        "to": entry["to"],
+                        "cause": entry["cause"],
+                        "view": entry["view"],
+                        "took_ms": int(took) if took is not None else None,
+                    }
+                )
+        if not called and not found:
+            raise Refused(f"there is no VIP {name!r}, and no history of one")
+        return found
 
     # -- orders -------------------------------------------------------------------------------------------------------------
 
@@ -395,6 +428,11 @@ class Operator:
                 **({"until": given[0].until_s or None, "reason": given[0].reason} if draining else {}),
             }
         }
+
+
+def _names(row: Row) -> set[str]:
+    """What a VIP may be called."""
+    return {row.vip.name, row.key, *(text for a in row.vip.addresses for text in (a.ip, str(a)))}
 
 
 def _ends(wanted: Iterable[Order], order: Order) -> bool:
