@@ -145,8 +145,8 @@ def represent(w: Work) -> None:
     w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms, balance_at_once=False)
     if not any(r.mature for r in reports):
         return
-    if at_once:
-        say_moves(w, placing.balance(w.placement(), for_load=len(w.rows)))
+    if at_once:  # what only loads ask for has to wait for the loads all the same
+        say_moves(w, placing.balance(w.placement()))
         return
     most = settings.moves_per_round
     say_moves(w, placing.balance(w.placement(), steady(w.s, w.now_ms), most, moves_for_load(w.s, w.now_ms)))

@@ -248,7 +248,7 @@ class Daemon:
                 if self.state.view is not before.view:
                     self.holders.on_view(before, self.state)
                     self.events.on_view(self.state.view, self.state.me, now)
-                for effect in effects:
+                for effect in sorted(effects, key=_told_only):  # others wait for what is done, nobody for what is told
                     self._perform(effect)
                 if self.state.table is not before.table:
                     self._table_changed(before.table)
@@ -661,6 +661,10 @@ class Daemon:
             "guard": "alive" if self._kept.guard.alive() else "dead",
             "put_back": self.kernel.times_put_back,
         }
+
+
+def _told_only(effect: do.Effect) -> bool:
+    return isinstance(effect, do.Record)
 
 
 def _notify(config: Config) -> Notify:

@@ -219,7 +219,7 @@ class Operator:
         register = self._member.state.table.orders
         if following(register, wanted):
             self._may_order(wanted)
-        kept = [(k.about) for k in obey(register, following(register, wanted)) if k.in_force]
+        kept = [k.about for k in obey(register, following(register, wanted)) if k.in_force]
         lost = [o for o in (*register, *wanted) if o.in_force and o.about not in kept and not _ends(wanted, o)]
         if lost:
             raise Refused(
@@ -252,10 +252,10 @@ class Operator:
         the order back. `again`: what is put to the group until then."""
         loop = asyncio.get_running_loop()
         began = again_at = loop.time()
-        told_at, told = began, -1
+        told_at, told = began - PROGRESS_SECONDS, -1
         while (now_done := done()) < total:
             now = loop.time()
-            if now_done != told or now - told_at >= COMMAND_SECONDS_MAX / 2:
+            if now - told_at >= (PROGRESS_SECONDS if now_done != told else COMMAND_SECONDS_MAX / 2):
                 told_at, told = now, now_done
                 yield {"progress": {"done": now_done, "of": total}}
             if not wait and now - began >= COMMAND_SECONDS_MAX:
@@ -266,8 +266,8 @@ class Operator:
             if again is not None and now >= again_at:
                 again_at = now + ASK_AGAIN_SECONDS
                 self._member.tell(again)
-            await self._changes(ASK_AGAIN_SECONDS)
-            await asyncio.sleep(max(0.0, told_at + PROGRESS_SECONDS - loop.time()) if done() < total else 0)
+            if done() == now_done:  # else it went on while that was told
+                await self._changes(ASK_AGAIN_SECONDS)
 
     async def _changes(self, seconds: float) -> None:
         """Until the table changes, but no longer than this."""
@@ -333,7 +333,7 @@ class Operator:
         def to_go() -> int:
             state = self._member.state
             under_way = sum(1 for row in state.table.rows if row.holder != row.target)
-            return under_way + len(Balance(facts_of(state), for_load=len(state.table.rows)).moves)
+            return under_way + len(Balance(facts_of(state)).moves)
 
         def pinned() -> bool:
             return bool(in_force(self._member.state.table.orders, Kind.PIN))
