@@ -223,7 +223,7 @@ class Operator:
         lost = [o for o in (*register, *wanted) if o.in_force and o.about not in kept and not _ends(wanted, o)]
         if lost:
             raise Refused(
-                f"no more orders can be kept: the one about {lost[0].subject} would be lost; take back what is over"
+                f"no more orders can be kept: the one about {lost[0].subject} would be lost; take that one back first"
             )
 
         def agreed() -> bool:
