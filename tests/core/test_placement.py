@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 
 from hypothesis import example, given, settings
@@ -81,7 +83,7 @@ def filled(facts: Placement) -> Placement:
     return anew(facts, dict(fill(facts)))
 
 
-def moved(facts: Placement, moves: list[tuple[VipKey, NodeId]]) -> Placement:
+def moved(facts: Placement, moves: Sequence[tuple[VipKey, NodeId]]) -> Placement:
     return anew(facts, dict(moves))
 
 
@@ -343,8 +345,9 @@ class Loop:
         self.now_ms = 0
         self.changed_ms = 0
 
-    def true_loads(self) -> dict[NodeId, int]:
-        held = Placement(self.rows, self.reports, count=self.count).held
+    def true_loads(self, moves: Sequence[tuple[VipKey, NodeId]] = ()) -> dict[NodeId, int]:
+        """As it is; or as it would be after these moves."""
+        held = moved(Placement(self.rows, self.reports, count=self.count), moves).held
         each = enumerate(zip(self.own, self.costs, strict=True), 1)
         return {NodeId(n): own + cost * held[NodeId(n)] for n, (own, cost) in each}
 
@@ -376,16 +379,19 @@ routers = st.one_of(st.integers(1, 12).map(lambda n: [1] * n), st.lists(st.integ
 
 
 def moves_until_rest(loop: Loop) -> list[tuple[NodeId, NodeId]]:
-    """From where to where, until three pauses long nothing has moved. Each is a relief in truth, not only as announced:
-    who takes the VIP had less before than who gave it has after."""
+    """From where to where, until three pauses long nothing has moved. The first of a round, for which loads are announced and
+    not yet estimated, is a relief in truth: who takes the VIP had less before than who gave it has after, as far as what
+    is announced follows it (5 % of a change is left after a pause, and its steps are the hysteresis)."""
     made: list[tuple[NodeId, NodeId]] = []
     quiet = 0
     while quiet < 3 * QUIET_ROUNDS:
-        before, holders = loop.true_loads(), {row.key: row.holder for row in loop.rows}
-        moves = [(NodeId(holders[key] or 0), to) for key, to in loop.round()]
-        for source, to in moves:
-            assert before[to] <= max(CALM, loop.true_loads()[source]), "no relief"
-        made, quiet = made + moves, 0 if moves else quiet + 1
+        was, holders = copy(loop), {row.key: row.holder for row in loop.rows}
+        moves = loop.round()
+        ways = [(NodeId(holders[key] or 0), to) for key, to in moves]
+        if ways:
+            source, to = ways[0]
+            assert was.true_loads()[to] <= max(CALM, 1.1 * was.true_loads(moves[:1])[source]), "no relief"
+        made, quiet = made + ways, 0 if moves else quiet + 1
         assert len(made) <= 2 * len(loop.rows), "it swings"
     return made
 
@@ -397,6 +403,8 @@ def moves_until_rest(loop: Loop) -> list[tuple[NodeId, NodeId]]:
     [1] * 19, ([21, 15], [31, 10], [3, 2])
 )  # swings, or moves for nothing, if it is not asked whether it is a relief
 @example([1] * 24, ([245, 0, 0], [60, 60, 10], [1, 2, 1]))  # if what a VIP costs is left out of that
+@example([2, 2, 2, 3, 4, 7], ([0, 0, 0], [60, 60, 60], [1, 2, 3]))  # a round of several moves
+@example([1, 1, 2, 2, 4, 4], ([67, 0, 0], [60, 31, 60], [2, 1, 2]))
 @example([1] * 22, ([82, 0, 0], [60, 60, 41], [2, 3, 2]))  # if the loads need not follow first
 @settings(max_examples=60)
 def test_where_loads_follow_the_vips_balance_comes_to_rest(
