@@ -95,7 +95,7 @@ def test_there_is_a_case_for_every_kind_of_message() -> None:
     seen: set[type] = set()
 
     @given(messages)
-    @settings(max_examples=400, database=None, derandomize=True)
+    @settings(max_examples=1000, database=None, derandomize=True)
     def gather(message: wire.Message) -> None:
         seen.add(type(message))
 
