@@ -45,6 +45,7 @@ def test_version_and_help() -> None:
         "resume",
         "balance",
         "leave",
+        "doctor",
         "release",
         "restart",
         "keygen",

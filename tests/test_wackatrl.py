@@ -83,6 +83,20 @@ def test_each_option_asks_and_lists(
     assert call(file, "-c", str(file), *arguments) == (0, asked)
 
 
+def test_an_old_file_that_lists_no_hosts_stands_for_the_daemons_own(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scripts say `wackatrl -c /etc/wackamole.conf -f`, and went on working for twenty years."""
+    old = tmp_path / "wackamole.conf"
+    old.write_text("Spread = 4803\nGroup = shop\nVirtualInterfaces { eth0:192.0.2.10/24 }\n")
+    assert call(file, "-c", str(old), "-f") == (0, ["drain here True", "status here False"])
+    said = capsys.readouterr()
+    assert said.out == LISTED
+    assert said.err == f"wackatrl: {old} does not list the hosts, so {file} is read\n"
+    old.write_text("Spread = 4803\nGroup = shop\nVirtualInterfaces { eth0:192.0.2.300/24 }\n")
+    assert call(file, "-c", str(old), "-f") == (2, [])
+
+
 def test_what_goes_wrong_is_told(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(file, "-f", refuse="drain") == (1, ["drain here True"])
     assert "no member answers" in capsys.readouterr().err

@@ -529,6 +529,31 @@ def leave(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def doctor(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")] = CONFIG,
+    node: Annotated[str | None, typer.Option("--node", help="Which node this is, if it cannot be found out.")] = None,
+    socket: Annotated[
+        str | None,
+        typer.Option("--socket", envvar="WACKAMOLE_SOCKET", help="The daemon's control socket, if not the file's."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Send nothing: no ARP probes, no ICMP echoes.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Look for what is wrong on this host and in its cluster, and say the remedy. Exit code: how many problems."""
+    from .doctor.examination import EXIT_CODE_MAX, as_plain, examine
+    from .doctor.host import look
+
+    found = as_plain(examine(look(config, node, socket), quiet=quiet))
+    if as_json:
+        _print_json(found)
+    else:
+        from .render import print_doctor
+
+        print_doctor(found)
+    raise typer.Exit(min(found["problems"], EXIT_CODE_MAX))
+
+
+@app.command()
 def release(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
     """Remove what a dead daemon left on this host: its addresses, routes and fence. Never while one lives."""
     from .shell.kernel.release import NotReleased

@@ -19,20 +19,27 @@ class Refused(Exception):
     """The daemon said no; the sentence says why."""
 
 
-def ask(path: str, verb: str, arguments: Mapping[str, object] | None = None) -> Any:
-    """Ask and return the result; progress is passed over."""
-    for kind, said in converse(path, verb, arguments):
+def ask(
+    path: str, verb: str, arguments: Mapping[str, object] | None = None, *, seconds: float = ANSWER_SECONDS_MAX
+) -> Any:
+    """Ask and return the result; progress is passed over. `seconds`: how long each answer may take."""
+    for kind, said in converse(path, verb, arguments, seconds=seconds):
         if kind == "result":
             return said
     raise NotReachable(f"the daemon on {path} closed the connection without an answer")
 
 
 def converse(
-    path: str, verb: str, arguments: Mapping[str, object] | None = None, *, patient: bool = False
+    path: str,
+    verb: str,
+    arguments: Mapping[str, object] | None = None,
+    *,
+    patient: bool = False,
+    seconds: float = ANSWER_SECONDS_MAX,
 ) -> Iterator[tuple[str, Any]]:
-    """Ask, and yield ("progress", …) and at last ("result", …). `patient`: wait for ever between answers."""
+    """Ask, and yield ("progress", …) and at last ("result", …). `patient`: wait for ever between answers, else `seconds`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
-        s.settimeout(ANSWER_SECONDS_MAX)
+        s.settimeout(seconds)
         try:
             s.connect(path)
         except OSError as wrong:
@@ -57,4 +64,4 @@ def converse(
             except ConnectionResetError:
                 raise NotReachable(f"the daemon on {path} closed the connection") from None
             except TimeoutError:
-                raise NotReachable(f"the daemon on {path} has not answered for {ANSWER_SECONDS_MAX:.0f} s") from None
+                raise NotReachable(f"the daemon on {path} has not answered for {seconds:.0f} s") from None

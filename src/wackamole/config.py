@@ -90,6 +90,10 @@ class ConfigError(Exception):
         super().__init__("\n".join(self.problems))
 
 
+class HostsMissing(ConfigError):
+    """A wackamole.conf in which all is well, but that does not list the hosts."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterConfig:
     """`[cluster]`"""
@@ -278,18 +282,22 @@ def load(path: Path) -> Config:
     if len(raw) > FILE_BYTES_MAX:
         raise ConfigError([f"{path}: is larger than {FILE_BYTES_MAX} bytes"])
     try:
-        text = raw.decode()
-    except UnicodeDecodeError as wrong:
-        raise ConfigError([f"{path}:{raw[: wrong.start].count(10) + 1}  is not UTF-8 text"]) from None
-    try:
-        return parse(text, str(path))
+        return parse(_utf8(raw, path), str(path))
     except ConfigError:
         from .convert import load as load_foreign
+        from .convert.files import text_of
 
-        foreign = load_foreign(text, str(path))  # a wackamole.conf of 2.1 is no TOML, and the other way round
+        foreign = load_foreign(text_of(raw), str(path))  # a wackamole.conf of 2.1 is no TOML, and the other way round
         if foreign is None:
             raise
         return foreign
+
+
+def _utf8(raw: bytes, path: Path) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as wrong:
+        raise ConfigError([f"{path}:{raw[: wrong.start].count(10) + 1}  is not UTF-8 text"]) from None
 
 
 def parse(text: str, path: str = "config") -> Config:

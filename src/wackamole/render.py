@@ -236,3 +236,24 @@ def print_lab_status(found: Mapping[str, Any]) -> None:
             " ".join(node["kernel"]),
         )
     out.print(nodes)
+
+
+DOCTOR_STYLES = {"ok": "green", "note": "yellow", "problem": "bold red", "not checked": "dim"}
+
+
+def print_doctor(found: Mapping[str, Any]) -> None:
+    """The whole answer of `doctor`: first a line for each check, then what to do."""
+    out = console()
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("CHECK", "RESULT", "FOUND"):
+        table.add_column(column, overflow="fold")
+    for check in found["checks"]:
+        table.add_row(check["check"], Text(check["result"], DOCTOR_STYLES[check["result"]]), Text(check["found"]))
+    out.print(table)
+    for check in found["checks"]:
+        if check["remedy"]:
+            out.print(Text(f"\n{check['check']}:", "bold"))
+            out.print(Text("\n".join(f"  {line}" for line in check["remedy"].splitlines())), soft_wrap=True)
+    count = found["problems"]
+    said = "no problems" if not count else "1 problem" if count == 1 else f"{count} problems"
+    out.print(Text(f"\n{said}", "bold red" if count else "green"))

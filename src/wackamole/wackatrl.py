@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .client import NotReachable, Refused, ask
-from .config import Config, ConfigError, load
+from .config import Config, ConfigError, HostsMissing, load
 
 USAGE = """\
 usage: wackatrl [-c FILE] -l | -f | -s
@@ -40,7 +40,7 @@ def run(arguments: Sequence[str], places: Sequence[Path] = PLACES) -> int:
         print(USAGE, end="", file=sys.stderr)
         return 2
     try:
-        config = load(files[-1] if files else next((p for p in places if p.exists()), places[0]))
+        config = _config(files[-1] if files else None, places)
     except ConfigError as wrong:
         print(wrong, file=sys.stderr)
         return 2
@@ -55,6 +55,18 @@ def run(arguments: Sequence[str], places: Sequence[Path] = PLACES) -> int:
     for line in listed(config, status):
         print(line)
     return 0
+
+
+def _config(file: Path | None, places: Sequence[Path]) -> Config:
+    """The file's, or that of the first of `places`; the latter also for an old file that the daemon could not run by."""
+    own = next((p for p in places if p.exists()), places[0])
+    try:
+        return load(file or own)
+    except HostsMissing:
+        if file is None or file.resolve() == own.resolve():
+            raise
+        print(f"wackatrl: {file} does not list the hosts, so {own} is read", file=sys.stderr)
+        return load(own)
 
 
 def listed(config: Config, status: Mapping[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from wackamole.config import parse
 from wackamole.convert import Options, Source, convert
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -28,6 +29,10 @@ def test_coming_from_wackamole() -> None:
     assert "".join(f"{r}\n" for r in done.remarks) == shown["told"]
     assert not done.problems
     assert not done.missing
+    assert (
+        f"wackamole.toml: 2 nodes, 3 VIPs, digest {parse(done.toml).digest}\n"
+        in DOCS.joinpath("coming-from-wackamole.md").read_text()
+    )
 
 
 def test_coming_from_keepalived() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from wackamole import config
 from wackamole.config import Config, ConfigError
 from wackamole.convert import Converted, Fate, Options, Source, convert, load
 from wackamole.original import ControlAddress
@@ -43,6 +46,15 @@ def test_a_control_socket_that_cannot_be_is_left_out_with_its_reason(control: st
     assert found.control.original is None
     assert len(found.notes) == 1
     assert found.notes[0].startswith("wackamole.conf:5:1  left out  Control = ")
+
+
+def test_an_old_file_in_latin_1_is_read_directly(tmp_path: Path) -> None:
+    file = tmp_path / "wackamole.conf"
+    file.write_bytes(b"# f\xfcr den Laden\n" + CONF.encode())
+    assert config.load(file).cluster.name == "shop"
+    file.write_bytes(b"# f\xfcr den Laden\n[cluster]\n")
+    with pytest.raises(ConfigError, match=r"wackamole.conf:1  is not UTF-8 text"):
+        config.load(file)
 
 
 def test_our_own_socket_is_none_of_the_originals() -> None:
@@ -86,3 +98,23 @@ def test_a_mistake_about_the_engine_is_told_at_its_place(more: str, place: str, 
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].startswith(place)
     assert words in caught.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [("Shop::announce", "Shop::announce($vip, \\\\@more, {})"), ("announce", "announce($vip, \\\\@more, {})")],
+)
+def test_a_function_without_a_colon_is_a_perl_function_as_well(function: str, call: str) -> None:
+    """As the original took it: only MODULE:FUNCTION with a single colon is a shared object."""
+    done = converted(f"PerlUse Shop\nRunDynamic {function} on up\n")
+    assert call in done.toml
+    assert [r.fate for r in done.remarks if r.said.startswith("RunDynamic")] == [Fate.CHANGED]
+
+
+def test_what_is_no_name_of_a_perl_function_is_left_out_and_put_into_no_command() -> None:
+    done = converted('RunDynamic "Shop::x(`id`)" on up\nRunDynamic lib.so:f post up\n')
+    told = [r for r in done.remarks if r.said.startswith("RunDynamic")]
+    assert [r.fate for r in told] == [Fate.LEFT_OUT, Fate.LEFT_OUT]
+    assert "no name of a Perl function" in told[0].sentence
+    assert "a shared object is not loaded" in told[1].sentence
+    assert "id" not in "".join(line for line in done.toml.splitlines() if not line.startswith("#"))

@@ -33,6 +33,8 @@ class Group(Protocol):
     """Three hosts that can be members of one group."""
 
     real: bool
+    died: str
+    """What the others read of a process that died."""
 
     def start(self, node: int) -> None: ...
     def multicast(self, node: int, *payloads: bytes) -> None: ...
@@ -52,6 +54,7 @@ class MemoryGroup:
     """The model, behind asyncio."""
 
     real = False
+    died = "PROCESS_DIED"
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -117,6 +120,7 @@ class RealGroup:
     """Namespaces, a real engine in each, and a member process."""
 
     real = True
+    died: str
     engine: str
 
     def __init__(self) -> None:
@@ -196,6 +200,7 @@ class CorosyncGroup(RealGroup):
     """A private Corosync for each member, which the member starts."""
 
     engine = "corosync"
+    died = "PROCESS_DIED"
 
     def kill_engine(self, node: int) -> None:
         pid = self.lab.corosync(self._names[node])
@@ -210,6 +215,7 @@ class SpreadGroup(RealGroup):
     """A Spread daemon on each host, as an init system would start it."""
 
     engine = "spread"
+    died = "DISCONNECTED"
 
     def __init__(self) -> None:
         if shutil.which("spread") is None:
@@ -361,7 +367,7 @@ def test_a_process_that_dies(group: Group) -> None:
     together(group, NODES[0], NODES[2])
     for node in (NODES[0], NODES[2]):
         last = views(group, node)[-1]
-        assert last["left"] == [[NODES[1], "PROCESS_DIED"]]
+        assert last["left"] == [[NODES[1], group.died]]
         assert last["direct"]
     group.start(NODES[1])
     together(group, *NODES)

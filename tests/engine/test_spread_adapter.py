@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,14 @@ from wackamole.engine.contract import (
     Lost,
     NewView,
 )
-from wackamole.engine.spread.adapter import INBOX_BYTES_MAX, OUTBOX_BYTES_MAX, SpreadEngine, group_name
+from wackamole.engine.spread.adapter import (
+    INBOX_BYTES_MAX,
+    OUTBOX_BYTES_MAX,
+    RETRY_FACTOR,
+    RETRY_SECONDS_MIN,
+    SpreadEngine,
+    group_name,
+)
 from wackamole.engine.spread.address import SpreadAddress, spread_address
 from wackamole.engine.spread.codec import AGREED, GROUP_NAME_MAX, Membership, SelfLeave, is_name, message_bytes
 
@@ -232,6 +240,26 @@ def test_a_message_that_is_cut_by_the_end_of_the_connection_is_no_message(tmp_pa
     run(tmp_path, story)
 
 
+def test_a_daemon_that_hangs_up_again_and_again_is_tried_ever_more_slowly(tmp_path: Path) -> None:
+    """Each time costs the other members an exchange."""
+
+    async def story(daemon: SpreadDaemon) -> None:
+        one = member_of(daemon, 1, retry_s=0.3)
+        await one.engine.start(one.hear)
+        loop = asyncio.get_running_loop()
+        times = []
+        for count in range(1, 9):
+            await one.until(lambda count=count: one.count(NewView) == count)  # type: ignore[misc]
+            times.append(loop.time())
+            daemon.sessions[one.engine.describe()["session"]].writer.transport.abort()
+            await one.until(lambda count=count: one.count(Lost) == count)  # type: ignore[misc]
+        pauses = [after - before for before, after in pairwise(times)]
+        grown = [RETRY_SECONDS_MIN * RETRY_FACTOR**n for n in range(len(pauses))]
+        assert all(pause >= least for pause, least in zip(pauses, grown, strict=True))
+
+    run(tmp_path, story)
+
+
 def test_more_than_the_inbox_holds_is_read_bit_by_bit(tmp_path: Path) -> None:
     async def story(daemon: SpreadDaemon) -> None:
         one, two = await joined(daemon, 1, 2)
@@ -298,7 +326,10 @@ def test_addresses(text: str, found: SpreadAddress) -> None:
     assert spread_address(text) == found
 
 
-@pytest.mark.parametrize("text", ["", "localhost", "0@localhost", "65536", "4803@", "4803@a b", "/" + "x" * 107])
+@pytest.mark.parametrize(
+    "text",
+    ["", "localhost", "0@localhost", "65536", "4803@", "4803@a b", "4803@a..b", "4803@" + "a" * 64, "/" + "x" * 107],
+)
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ValueError, match="is "):
         spread_address(text)

@@ -128,7 +128,7 @@ def test_a_change_during_a_change_gives_no_view_of_its_own() -> None:
         ("1 2", "2", "", True),
         ("1 2 3", "3", "", True),
         ("1 2 3 4", "4", "", True),
-        ("1 2", "", "3:HOST_LOST 4:PROCESS_DIED", True),
+        ("1 2", "", "3:HOST_LOST 4:DISCONNECTED", True),
     ]
     assert [v.id for v in views(bob)] == [v.id for v in views(alice)][1:]
     assert [short(v) for v in views(carol)][-2:] == [
@@ -139,13 +139,13 @@ def test_a_change_during_a_change_gives_no_view_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "why"), [("leave", Left.LEFT), ("disconnect", Left.PROCESS_DIED), ("crash", Left.PROCESS_DIED)]
+    ("file", "why"), [("leave", Left.LEFT), ("disconnect", Left.DISCONNECTED), ("crash", Left.DISCONNECTED)]
 )
 def test_the_three_ways_out(file: str, why: Left) -> None:
     for talk in conversations(file):
         reasons = [reason for v in views(recorded(file, talk.label)) for _, reason in v.left]
         if reasons:
-            assert set(reasons) <= {why, Left.PROCESS_DIED}
+            assert set(reasons) <= {why, Left.DISCONNECTED}
             assert why in reasons
             return
     pytest.fail("nobody saw anybody go")
@@ -347,6 +347,14 @@ def test_what_is_unfinished_at_a_change_is_dropped_by_all(change: Callable[[], l
     assert [type(e) for e in member.take(first, *change(), *rest)] == [NewView]
     assert member.membership.malformed == 0
     assert member.take(*said(B, b"next", 2)) == [Delivered(NodeId(2), b"next")]
+
+
+def test_a_stranger_who_comes_and_goes_costs_no_large_payload() -> None:
+    member = three()
+    stranger = "#mallory#d2"
+    first, *rest = said(B, bytes(3 * CHUNK_BYTES))
+    coming = changed(Cause.JOIN, stranger, 4, A, B, stranger, C)
+    assert member.take(first, coming, *rest) == [Delivered(NodeId(2), bytes(3 * CHUNK_BYTES))]
 
 
 def test_chunks_that_do_not_fit_together_are_dropped() -> None:

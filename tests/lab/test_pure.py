@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wackamole.config import parse
 from wackamole.lab.lab import LabRefused, Layout
 from wackamole.lab.probe import Seen, silences
 from wackamole.lab.timeline import held, svg
@@ -92,3 +94,17 @@ def test_a_layout_is_a_config_that_is_valid() -> None:
     assert sum(":" in a for _, a in layout.vips) == 20
     with pytest.raises(LabRefused, match="is no name for a lab"):
         Layout.of("Not A Name")
+
+
+def test_a_lab_of_a_config_on_spread_is_on_spread(tmp_path: Path) -> None:
+    file = tmp_path / "wackamole.toml"
+    nodes = "".join(
+        f'[[node]]\nname = "{n}"\naddresses = ["10.0.0.{i}", "10.1.0.{i}"]\n' for i, n in enumerate("ab", 1)
+    )
+    vip = '[[vip]]\naddress = "192.0.2.10"\n'
+    for engine in ("corosync", "spread"):
+        file.write_text(f'[cluster]\nname = "x"\n[engine]\ntype = "{engine}"\ndetection = "1s"\n{nodes}{vip}')
+        layout = Layout.of("x", config=file)
+        assert (layout.engine, parse(layout.config).engine.type) == (engine, engine)
+        assert layout.rings == {"corosync": 2, "spread": 1}[engine]
+        assert layout.detection_ms == 1000

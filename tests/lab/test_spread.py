@@ -78,3 +78,52 @@ def test_with_a_key_what_members_say_is_sealed(make_lab: Callable[..., Lab], tmp
         assert status["engine"]["refused"] == "0"
     lab.crash("b")
     lab.until_settled(("a", "c"))
+
+
+@pytest.mark.parametrize("wrong", ["another", "none"])
+def test_who_has_another_key_waits_outside_and_serves_nothing(
+    make_lab: Callable[..., Lab], tmp_path: Path, wrong: str
+) -> None:
+    keys = [tmp_path / "web.key", tmp_path / "old.key"]
+    for key in keys:
+        write_new(key)
+    line = f'key_file = "{keys[0]}"'
+    lab = make_lab(engine="spread", cluster=line)
+    for node in "ab":
+        lab.start(node)
+    lab.until_settled(("a", "b"))
+    lab.start("c", lab.layout.config.replace(line, f'key_file = "{keys[1]}"' if wrong == "another" else ""))
+    lab.until(lambda: "cannot be understood" in lab.log("c"), within_s=60, story="c gives way")
+    lab.until_settled(("a", "b"))
+    assert not lab.kernel("c")
+    status = lab.status("c")
+    assert status is not None
+    assert any("the same key_file" in said for said in status["warnings"])
+    assert "duplicate" not in lab.log("a") + lab.log("b")
+
+
+def test_a_key_is_changed_node_by_node_and_no_address_goes_down(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    """As docs/decisions/0009-spread.md says: the new key second, then first, then alone."""
+    old, new, used = (tmp_path / name for name in ("old.key", "new.key", "web.key"))
+    for key in (old, new, used):
+        write_new(key)
+    used.write_text(old.read_text())
+    lab = make_lab(engine="spread", nodes=2, vips=4, cluster=f'key_file = "{used}"')
+    lab.start_all()
+    lab.until_settled()
+    held = {node: lab.kernel(node) for node in lab.layout.nodes}
+
+    def restarted(node: str, times: int) -> bool:
+        assert {n: lab.kernel(n) for n in lab.layout.nodes} == held
+        status = lab.status(node)
+        return status is not None and status["process"]["restarts"] == times and lab.settled()
+
+    for times, keys in enumerate(((old, new), (new, old), (new,)), 1):
+        used.write_text("".join(k.read_text() for k in keys))
+        for node in lab.layout.nodes:
+            lab.ask(node, "restart", {"within_ms": 5000})
+            lab.until(lambda n=node, t=times: restarted(n, t), within_s=60, story=f"{node} is restarted")  # type: ignore[misc]
+    for node in lab.layout.nodes:
+        status = lab.status(node)
+        assert status is not None
+        assert status["engine"]["refused"] == "0"

@@ -17,8 +17,8 @@ from wackamole.lab.namespaces import ip, opened_in, tool
 from wackamole.shell.kernel.announce import Sender, frames
 from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel
 from wackamole.shell.kernel.listed import Notify
-from wackamole.shell.kernel.rtnl import Placed, Rtnl
-from wackamole.shell.kernel.surroundings import packed
+from wackamole.shell.kernel.rtnl import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Placed, Rtnl
+from wackamole.shell.kernel.surroundings import Surroundings, packed
 
 pytestmark = pytest.mark.lab
 
@@ -480,3 +480,13 @@ def test_a_virtual_router_is_not_eligible_when_one_of_its_interfaces_is_missing_
         assert not OF_THE_GATEWAY & set(addresses())
 
     on_the_host(story, GATEWAY, V4, interfaces=INSIDE)
+
+
+def test_of_two_interfaces_in_a_subnet_a_vip_belongs_on_the_first_whatever_order_the_kernel_lists_them_in() -> None:
+    links = [Link(i, f"eth{i}", IFF_UP | IFF_RUNNING | IFF_LOWER_UP, MAC) for i in (2, 3)]
+    for third in range(50):  # sets are gone through in another order each time
+        around = Surroundings({})
+        around.read(links, [Placed(packed(f"10.9.{third}.{i}"), 24, i, ours=False) for i in (3, 2)])
+        found = around.locate(Address(f"10.9.{third}.100", 32))
+        assert found is not None
+        assert found.name == "eth2"

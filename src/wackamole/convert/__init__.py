@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..config import Config, ConfigError, parse
+from ..config import Config, ConfigError, HostsMissing, parse
 from . import ctdb, keepalived_conf, wackamole_conf
 from .emit import Line, lines
 from .facts import PROBLEMS_MAX, Fate, Host, Kind, Options, Place, Problem, Remark, Source
@@ -161,7 +161,8 @@ def _judged(toml: str, written: list[Line], missing: tuple[str, ...]) -> list[Pr
 
 
 def load(text: str, path: str) -> Config | None:
-    """The config that a wackamole.conf means, None if it is none. Raises ConfigError with every problem."""
+    """The config that a wackamole.conf means, None if it is none. Raises ConfigError with every problem, HostsMissing if that is
+    the only one."""
     if detect(text) is not Kind.WACKAMOLE:
         return None
     outcome = convert([Source(path, text)])
@@ -169,6 +170,6 @@ def load(text: str, path: str) -> Config | None:
     if outcome.missing:
         problems.append(f"{path}  has no list of the hosts: add a line `#wackamole: node NAME = ADDRESS` for each")
     if problems:
-        raise ConfigError(problems)
+        raise (ConfigError if outcome.problems else HostsMissing)(problems)
     lost = (Fate.CHANGED, Fate.LEFT_OUT)
     return replace(parse(outcome.toml, path), notes=tuple(str(r) for r in outcome.remarks if r.fate in lost))

@@ -16,7 +16,7 @@ class NotRead(Exception):
 
 
 def read_source(argument: str) -> Source:
-    """`FILE`, or `NODE=FILE`. Old files may be Latin-1. Raises NotRead."""
+    """`FILE`, or `NODE=FILE`. Raises NotRead."""
     named = _NAMED.fullmatch(argument)
     node, path = (named[1], named[2]) if named else (None, argument)
     try:
@@ -26,11 +26,15 @@ def read_source(argument: str) -> Source:
         raise NotRead(f"{path} cannot be read: {wrong.strerror}") from None
     if len(raw) > FILE_BYTES_MAX:
         raise NotRead(f"{path} is larger than {FILE_BYTES_MAX} bytes")
+    return Source(path, text_of(raw), node)
+
+
+def text_of(raw: bytes) -> str:
+    """The text of an old file, which may be Latin-1."""
     try:
-        text = raw.decode()
+        return raw.decode()
     except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    return Source(path, text, node)
+        return raw.decode("latin-1")
 
 
 def node_option(text: str) -> tuple[str, tuple[str, ...]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..routing import route, rule
@@ -51,11 +52,28 @@ _INSTEAD = {
     "state": (Fate.NOT_NEEDED, "the members agree; `prefer` says who is best"),
     "use_vmac": (Fate.LEFT_OUT, "the hosts' own MAC addresses are used; neighbours are told at each move"),
     "garp": (Fate.NOT_NEEDED, "announcements are repeated in every form that neighbours listen to"),
+    "no_accept": (Fate.LEFT_OUT, "a host that holds a VIP takes the packets for it"),
     "lvs_sync_daemon": (
         Fate.LEFT_OUT,
         "the IPVS connection sync is not Wackamole's; start it with ipvsadm --start-daemon",
     ),
 }
+_DETAILS = frozenset(
+    (
+        *("accept", "check_unicast_src", "debug", "dont_track_primary", "down_timer_adverts", "global_tracking"),
+        *("higher_prio_send_advert", "init_fail", "kernel_rx_buf_size", "linkbeat_use_polling"),
+        *("lower_prio_no_advert", "mcast_dst_ip", "mcast_src_ip", "native_ipv6", "no_virtual_ipaddress"),
+        *("old_unicast_checksum", "preempt", "promote_secondaries", "skip_check_adv_addr", "strict_mode"),
+        *("sync_group_tracking_weight", "timer_expired_backup", "track_src_ip", "unicast_fault_no_peer"),
+        *("unicast_src_ip", "unicast_ttl", "use_ipvlan", "v3_checksum_as_v2", "version", "vmac_addr"),
+        *("vmac_garp_intvl", "vmac_xmit_base", "vrf", "vrrp_version"),
+    )
+)
+"""Statements of an instance or a group that say nothing about what is served, or by whom."""
+_READ = (
+    *("interface", "priority", "nopreempt", "virtual_ipaddress", "virtual_ipaddress_excluded", "virtual_routes"),
+    *("virtual_rules", "unicast_peer", "track_interface", "group"),
+)
 _NOTIFY = {
     "notify": ("acquired", "released"),
     "notify_master": ("acquired",),
@@ -76,7 +94,7 @@ _OUTSIDE = {
     "static_ipaddress": (Fate.LEFT_OUT, "addresses that do not move belong into the host's own network configuration"),
     "static_routes": (Fate.LEFT_OUT, "routes that do not move belong into the host's own network configuration"),
     "static_rules": (Fate.LEFT_OUT, "rules that do not move belong into the host's own network configuration"),
-    "include": (Fate.LEFT_OUT, "other files are not read: put its lines in here"),
+    "interface_up_down_delays": (Fate.NOT_NEEDED, "`link_up_delay` under [fence] is how long a fresh carrier waits"),
 }
 
 
@@ -111,6 +129,7 @@ class _Group:
     place: Place
     members: list[tuple[str, Place]] = field(default_factory=list)
     notify: list[_Statement] = field(default_factory=list)
+    tracked: list[_Statement] = field(default_factory=list)
 
 
 def read(source: Source, *, alone: bool) -> Host:
@@ -199,19 +218,38 @@ class _Reader:
                 self.instance(statement)
             elif kind == "vrrp_sync_group":
                 self.group(statement)
-            elif kind.startswith("@"):
-                self.host.wrong(
-                    statement.place, f"{statement.said}: lines for one host alone are not read; make a file for each"
-                )
             else:
-                unknown = (Fate.LEFT_OUT, "nothing of VRRP is known under this name")
-                self.remark(
-                    statement, _OUTSIDE.get(kind.split("_")[0] if kind.startswith("include") else kind, unknown)
-                )
+                self.other(statement, _OUTSIDE)
         self.vips()
 
     def remark(self, statement: _Statement, what: tuple[Fate, str]) -> None:
         self.host.say(statement.place, statement.said, *what)
+
+    def other(self, statement: _Statement, known: Mapping[str, tuple[Fate, str]]) -> None:
+        """A statement that is not read, be it `known` or not."""
+        key = statement.words[0]
+        if key.startswith("@"):
+            self.host.wrong(
+                statement.place, f"{statement.said}: lines for one host alone are not read; make a file for each"
+            )
+        elif key.startswith("include"):
+            self.remark(statement, (Fate.LEFT_OUT, "other files are not read: put its lines in here"))
+        elif key in known:
+            self.remark(statement, known[key])
+        else:
+            near = difflib.get_close_matches(key, _OUTSIDE if known is _OUTSIDE else (*_READ, *known), 1, 0.8)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            self.remark(statement, (Fate.LEFT_OUT, f"nothing of VRRP is known under this name{hint}"))
+
+    def detail(self, statement: _Statement) -> None:
+        """A statement of an instance or a group that is not read."""
+        key = statement.words[0]
+        if key in _DETAILS:
+            self.remark(statement, (Fate.NOT_NEEDED, "a detail of VRRP"))
+        elif prefix := next((p for p in _PREFIXES if key.startswith(p)), None):
+            self.remark(statement, _INSTEAD[prefix])
+        else:
+            self.other(statement, _INSTEAD)
 
     def instance(self, statement: _Statement) -> None:
         """One `vrrp_instance`."""
@@ -221,6 +259,7 @@ class _Reader:
         name = statement.words[1].strip('"')
         interface, priority, nopreempt = "", PRIORITY_DEFAULT, False
         lists: list[_Statement] = []
+        tracked: list[_Statement] = []
         notify: list[_Statement] = []
         routing: list[Routed] = []
         for inner in statement.inner:
@@ -240,15 +279,15 @@ class _Reader:
             elif key == "unicast_peer":
                 self.peers(inner)
             elif key == "track_interface":
-                self.tracked(inner)
+                tracked.append(inner)
             elif key in ("virtual_routes", "virtual_rules"):
                 routing += self.routing(inner)
             elif key in _NOTIFY:
                 notify.append(inner)
             else:
-                key = next((p for p in _PREFIXES if key.startswith(p)), key)
-                self.remark(inner, _INSTEAD.get(key, (Fate.NOT_NEEDED, "a detail of VRRP")))
+                self.detail(inner)
         addresses = tuple(a for listed in lists for a in self.addresses(listed, interface))
+        self.tracked(tracked, {interface, *(a.interface for a in addresses)})
         wanted = None if self.alone or nopreempt else priority
         if not addresses:
             self.host.wrong(statement.place, f"vrrp_instance {name} has no virtual_ipaddress")
@@ -289,10 +328,12 @@ class _Reader:
                 else:
                     self.remark(inner, (Fate.CARRIED, "as before"))
 
-    def tracked(self, statement: _Statement) -> None:
-        for inner in statement.inner or ():
-            sentence = "a VIP's own interfaces are watched; others are not"
-            self.remark(inner, (Fate.CARRIED, sentence))
+    def tracked(self, statements: list[_Statement], own: set[str]) -> None:
+        """Interfaces without which there is no master; `own` are the VIP's."""
+        for inner in (i for s in statements for i in s.inner or ()):
+            watched = (Fate.CARRIED, "a VIP's own interfaces are watched")
+            others = (Fate.LEFT_OUT, "an interface on which the VIP has no address is not watched")
+            self.remark(inner, watched if inner.words[0] in own else others)
 
     def addresses(self, statement: _Statement, default: str) -> Iterator[Served]:
         """`IP[/prefix] [dev INTERFACE] [and what else ip-address takes]`, one a line."""
@@ -321,9 +362,10 @@ class _Reader:
                     group.members += [(word.strip('"'), member.place) for word in member.words]
             elif inner.words[0] in _NOTIFY:
                 group.notify.append(inner)
+            elif inner.words[0] == "track_interface":
+                group.tracked.append(inner)
             else:
-                key = next((p for p in _PREFIXES if inner.words[0].startswith(p)), inner.words[0])
-                self.remark(inner, _INSTEAD.get(key, (Fate.NOT_NEEDED, "a detail of VRRP")))
+                self.detail(inner)
         if not group.name or not group.members:
             self.host.wrong(statement.place, f"{statement.said}: a name and `group {{ … }}` are needed")
             return
@@ -397,6 +439,7 @@ class _Reader:
             routing = tuple(r for v in vips for r in v.routing)
             vip = ServedVip(group.name, addresses, priority, group.place, routing)
             self.host.vips.append(vip)
+            self.tracked(group.tracked, {a.interface for a in addresses})
             self.notify(group.notify, "GROUP", group.name, priority or PRIORITY_DEFAULT, vip)
             for instance in self.instances.values():
                 if instance.group is group:

@@ -528,7 +528,10 @@ class _Reader:
     def run_dynamic(self, first: _Token) -> None:
         function = self.expect(_T.STRING, after=first)
         action = self.expect(_T.ACTION, after=function).text
-        if "::" in function.text and re.fullmatch(r"\w+(::\w+)+", function.text, re.ASCII):
+        if "::" in function.text or ":" not in function.text:  # as the original tells them apart
+            if not re.fullmatch(r"[A-Za-z_]\w*(::\w+)*", function.text, re.ASCII):
+                self.say(first, Fate.LEFT_OUT, f"{self.named(function)} is no name of a Perl function")
+                return
             self.perl_calls.append((function.text, action, first))
             self.say(
                 first, Fate.CHANGED, f"a [[hook]] on {_ON[action][0]} that calls it in a perl of its own each time"

@@ -93,6 +93,7 @@ class Left(Enum):
 
     LEFT = "left"
     PROCESS_DIED = "process died"
+    DISCONNECTED = "disconnected"  # it died, or its engine threw it out while it lives
     HOST_LOST = "host lost"
 
 
@@ -134,6 +135,7 @@ class Cause(Enum):
     FILL = "nobody held it"
     HOST_LOST = "its host was lost"
     PROCESS_DIED = "its daemon died"
+    DISCONNECTED = "its daemon was disconnected"
     LEFT = "its holder left"
     EVICTED = "its holder was silent"
     CLAIM = "its holder held it before the exchange"

@@ -48,8 +48,11 @@ GUARD_MS = 500
 _CAUSE_OF_LEAVING = {
     Left.LEFT: Cause.LEFT,
     Left.PROCESS_DIED: Cause.PROCESS_DIED,
+    Left.DISCONNECTED: Cause.DISCONNECTED,
     Left.HOST_LOST: Cause.HOST_LOST,
 }
+_PERHAPS_DIED = (Left.PROCESS_DIED, Left.DISCONNECTED)
+_PERHAPS_LIVES = (Left.DISCONNECTED, Left.HOST_LOST)
 
 
 def on_joined(w: Work, event: EngineJoined) -> None:
@@ -156,7 +159,7 @@ def lose(w: Work, had: Table, node: NodeId, why: Left, *, hasty: bool) -> None:
         node in w.evicted
     ):  # its lease was waited for before, if it had one; else its guard has yet to remove what it has
         serves = any(n == node for row in (*had.rows, *w.rows.values()) for n, _ in row.releasing)
-        w.expect_lapse(node, w.evicted[node], GUARD_MS if serves and why is Left.PROCESS_DIED else 0)
+        w.expect_lapse(node, w.evicted[node], GUARD_MS if serves and why in _PERHAPS_DIED else 0)
         return
     report = next((r for r in had.reports if r.node == node), None) or w.reports.get(node)
     if report is None:
@@ -166,9 +169,9 @@ def lose(w: Work, had: Table, node: NodeId, why: Left, *, hasty: bool) -> None:
     wait_ms = 0
     if report.restart_ms and (why is not Left.HOST_LOST or strict):
         wait_ms = report.restart_ms + GUARD_MS  # it said that its kernel would serve on (hazard 20)
-    elif why is Left.PROCESS_DIED and not report.fenced:
+    elif why in _PERHAPS_DIED and not report.fenced:
         wait_ms = report.lease_ms or GUARD_MS
-    elif why is Left.HOST_LOST and strict:
+    elif why in _PERHAPS_LIVES and strict:
         wait_ms = report.lease_ms
     if why is Left.HOST_LOST and hasty:
         wait_ms = max(wait_ms, 2 * w.s.settings.detection_ms)

@@ -45,6 +45,12 @@ class Lost:
     reason: str
 
 
+class Recorder(Protocol):
+    """Where facts for people go: the journal's `record`."""
+
+    def __call__(self, what: str, **fields: object) -> None: ...
+
+
 EngineEvent = Joined | NewView | Delivered | Lost
 Listener = Callable[[EngineEvent], None]
 

@@ -133,6 +133,10 @@ class Network:
         """The process is gone; its host's engine says so, in order with all messages."""
         self._remove(node, Left.PROCESS_DIED, lose=False)
 
+    def throw_out(self, node: NodeId) -> None:
+        """The engine closed the connection of a process that lives, and says the same of it as of one that died."""
+        self._remove(node, Left.DISCONNECTED, lose=False)
+
     def leave(self, node: NodeId) -> None:
         """The process said goodbye."""
         self._remove(node, Left.LEFT, lose=False)

@@ -15,9 +15,8 @@ from __future__ import annotations
 import hmac
 import struct
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from ..core.model import NodeId
 from .contract import PAYLOAD_BYTES_MAX, SEAL_BYTES_MAX, Delivered, EngineEvent, GroupEngine, Joined, Listener, Lost
@@ -31,12 +30,6 @@ _HEAD = struct.Struct(">BQQ")  # version, incarnation, counter
 _SENDER = struct.Struct(">I")
 SEAL_BYTES = _HEAD.size + TAG_BYTES
 assert SEAL_BYTES <= SEAL_BYTES_MAX
-
-
-class Recorder(Protocol):
-    """Where facts for people go."""
-
-    def __call__(self, what: str, **fields: object) -> None: ...
 
 
 class NotOurs(Exception):
@@ -81,12 +74,13 @@ def _tag(key: bytes, sender: NodeId, head: bytes, payload: bytes) -> bytes:
 
 
 class SealedEngine:
-    """Any engine, with seals. Payloads may be SEAL_BYTES_MAX smaller than PAYLOAD_BYTES_MAX."""
+    """Any engine, with seals. Payloads may be SEAL_BYTES_MAX smaller than PAYLOAD_BYTES_MAX. `on_refused` is called for
+    each that is not handed on."""
 
-    def __init__(self, engine: GroupEngine, seal: Seal, *, on_record: Recorder) -> None:
+    def __init__(self, engine: GroupEngine, seal: Seal, *, on_refused: Callable[[NodeId, NotOurs], None]) -> None:
         self._engine = engine
         self._seal = seal
-        self._record = on_record
+        self._on_refused = on_refused
         self._listener: Listener | None = None
         self._me: Joined | None = None
         self._counter = 0
@@ -129,11 +123,7 @@ class SealedEngine:
                 try:
                     event = replace(event, payload=self._seal.open(event.sender, event.payload))
                 except NotOurs as no:
-                    self._refuse(event.sender, str(no))
+                    self._refused += 1
+                    self._on_refused(event.sender, no)
                     return
         self._listener(event)
-
-    def _refuse(self, sender: NodeId, why: str) -> None:
-        self._refused += 1
-        if self._refused & (self._refused - 1) == 0:  # the 1st, 2nd, 4th, 8th …: told, and never a flood
-            self._record("payload_refused", sender=sender, reason=why, times=self._refused)

@@ -89,13 +89,13 @@ class Layout:
     ) -> Layout:
         """A layout of that many nodes and VIPs, the last `vips6` of them IPv6 (default: one of six). `settings` is
         TOML that goes in front, `cluster` what goes into that table; `config` a file whose nodes, VIPs and settings
-        are used instead; `engine` is one of ENGINES. `routed`: with a second network, and the VIP GATEWAY beside the others. Raises
+        are used instead, and its engine; `engine` is one of ENGINES. `routed`: with a second network, and the VIP GATEWAY beside the others. Raises
         ConfigError."""
         rings = 2 if routed else rings
         if routed and config is not None:
             raise LabRefused("a lab of routers has a configuration of its own")
         if engine == "spread" and (config is not None or rings > 1):
-            raise LabRefused("a lab on Spread has one network and a configuration of its own")
+            raise LabRefused("a lab on Spread has one network; of a file, its own `type` under [engine] counts")
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,23}", name):
             raise LabRefused(f"{name!r} is no name for a lab: small letters, digits and -, at most 24")
         names = tuple(string.ascii_lowercase[:nodes])
@@ -142,6 +142,7 @@ def _layout_of_file(name: str, path: Path) -> Layout:
         f'partition = "{cluster.partition.value}"',
         f'mature = "{cluster.mature_ms}ms"',
         "[engine]",
+        f'type = "{engine.type}"',
         f'detection = "{engine.detection_ms}ms"',
         f'evict_after = "{engine.evict_after_ms}ms"',
         f'beat = "{engine.beat_ms}ms"',
@@ -151,7 +152,7 @@ def _layout_of_file(name: str, path: Path) -> Layout:
         f'settle = "{balance.settle_ms}ms"',
         f'count = "{balance.count.value}"',
     ]
-    rings = min(len(found.nodes[0].addresses), RINGS_MAX)
+    rings = 1 if engine.type == "spread" else min(len(found.nodes[0].addresses), RINGS_MAX)
     for index, node in enumerate(found.nodes):
         lines += [_node_toml(node.name, index, rings), f"weight = {node.weight}"]
     for v in found.vips:
@@ -159,7 +160,8 @@ def _layout_of_file(name: str, path: Path) -> Layout:
         lines += ["[[vip]]", f"name = {json.dumps(v.vip.name)}", f"addresses = [{inline}]"]
         lines += [f"prefer = {json.dumps(list(v.prefer))}"]
     vips = tuple((v.vip.name, a.ip) for v in found.vips for a in v.vip.addresses)
-    return Layout(name, tuple(n.name for n in found.nodes), rings, vips, "\n".join(lines) + "\n")
+    nodes = tuple(n.name for n in found.nodes)
+    return Layout(name, nodes, rings, vips, "\n".join(lines) + "\n", engine.type, engine.detection_ms)
 
 
 class Lab:

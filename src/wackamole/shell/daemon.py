@@ -77,6 +77,7 @@ from .kernel.listed import Cache, Notify
 from .kernel.rtnl import FOR_EVER
 from .kernel.surroundings import packed
 from .load import Meter
+from .newcomer import Newcomer
 from .notify import Notifier
 from .operator import RESTART_SECONDS_MAX, Operator
 from .original import OriginalServer
@@ -97,6 +98,8 @@ EVENTS_AT_ONCE = 100
 EVICTIONS_SECONDS = 300.0
 REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX = 1.0, 60.0
 """Of a member that is evicted more than once in EVICTIONS_SECONDS."""
+NOT_UNDERSTOOD_SECONDS = 30.0
+"""Between two attempts of a newcomer that cannot read the others: each costs them an exchange."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ class Daemon:
         self._ineligible: dict[VipKey, NotEligible] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._bad_messages = 0
+        self._newcomer = Newcomer()
         self._too_large = 0
         self._evictions: list[float] = []
         self._meter: Meter | None = None
@@ -187,7 +191,7 @@ class Daemon:
         )
         self.events = Events(lambda: self.state, self._state_dir, journal, self.tell)
         self.holders = Holders(lambda: self.state, journal, self.kernel.witness.look if config.fence.witness else None)
-        self.engine: GroupEngine = engine_for(config, node, run_dir, journal)
+        self.engine: GroupEngine = engine_for(config, node, run_dir, journal, self._bad_message)
         self.operator = Operator(self)
         self.expiry = Expiry(lambda: self.state, self.tell)
         self.control = ControlServer(
@@ -458,8 +462,10 @@ class Daemon:
 
     def _bad_message(self, sender: NodeId, wrong: Exception) -> None:
         self._bad_messages += 1
-        if self._bad_messages < 10:
-            self.journal.record("bad_message", sender=sender, reason=str(wrong))
+        if self._bad_messages & (self._bad_messages - 1) == 0:  # the 1st, 2nd, 4th, 8th …: told, and never a flood
+            self.journal.record("bad_message", sender=sender, reason=str(wrong), times=self._bad_messages)
+        if self._newcomer.gives_way(sender, wrong):
+            self._spawn(self.engine.rejoin(self._newcomer.why, NOT_UNDERSTOOD_SECONDS))
 
     def _pet_watchdog(self) -> None:
         """Also while there is no group: an engine that is away is no reason to be restarted."""
@@ -497,8 +503,10 @@ class Daemon:
             return
         match event:
             case Joined():
+                self._newcomer.joined()
                 self.tell(ev.EngineJoined(event.me, event.incarnation))
             case NewView():
+                self._newcomer.entered(event.view, self.state.me)
                 self.events.on_engine_view(event.view)
                 self.tell(ev.ViewInstalled(event.view))
                 members = set(event.view.members)
@@ -509,6 +517,7 @@ class Daemon:
                 except wire.WireError as wrong:
                     self._bad_message(event.sender, wrong)
                     return
+                self._newcomer.read(event.sender)
                 if isinstance(message, Neighbours):  # advice, which the core never sees
                     if event.sender != self.state.me:
                         self.kernel.listed.heard(message)
@@ -630,6 +639,8 @@ class Daemon:
             warnings.append(f"{self._too_large} messages were too large to send: fewer VIPs, or shorter names")
         if self._bad_messages:
             warnings.append(f"{self._bad_messages} messages could not be read")
+        if self._newcomer.why:
+            warnings.append(f"{self._newcomer.why}: has this node the same key_file and version?")
         warnings += self.kernel.warnings() + self.hooks.warnings()
         found = status_of(
             self.state,
@@ -674,7 +685,13 @@ def _notify(config: Config) -> Notify:
     return Notify(told.hosts, more, cache, told.interval_ms / 1000)
 
 
-def engine_for(config: Config, node: NodeConfig, run_dir: Path, journal: Journal) -> GroupEngine:
+def engine_for(
+    config: Config,
+    node: NodeConfig,
+    run_dir: Path,
+    journal: Journal,
+    on_refused: Callable[[NodeId, Exception], None],
+) -> GroupEngine:
     """The group engine that the config asks for. Where the key is not the engine's own, it seals the payloads."""
     cluster, key_file = config.cluster.name, Path(config.cluster.key_file) if config.cluster.key_file else None
     engine: GroupEngine
@@ -701,7 +718,7 @@ def engine_for(config: Config, node: NodeConfig, run_dir: Path, journal: Journal
         engine = CorosyncEngine(f"wackamole/{cluster}", None, on_record=journal.record)
     if key_file is None:
         return engine
-    return SealedEngine(engine, Seal(cluster, keys.read_all(key_file)), on_record=journal.record)
+    return SealedEngine(engine, Seal(cluster, keys.read_all(key_file)), on_refused=on_refused)
 
 
 def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> int:

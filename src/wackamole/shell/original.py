@@ -13,8 +13,9 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from ..engine.contract import Recorder
 from ..original import DONE, NOT_DONE, Command, ControlAddress, Record, encode
 from .control import Handler, Refused, bound
 
@@ -32,12 +33,6 @@ READ_ONLY_HINT = "; under systemd the daemon may write in /run/wackamole only, u
 VERBS = {Command.FAIL: "drain", Command.SUCCEED: "resume"}
 
 
-class RecordEvent(Protocol):
-    """The journal's `record`."""
-
-    def __call__(self, what: str, **fields: object) -> None: ...
-
-
 class OriginalServer:
     """Serves the socket for one daemon. `listing` makes the records of an answer to `status`."""
 
@@ -46,7 +41,7 @@ class OriginalServer:
         address: ControlAddress,
         handler: Handler,
         listing: Callable[[Mapping[str, Any]], tuple[Record, ...]],
-        on_record: RecordEvent,
+        on_record: Recorder,
     ) -> None:
         self.address = address
         self._handler = handler

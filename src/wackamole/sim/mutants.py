@@ -156,12 +156,12 @@ MUTANTS = (
     Mutant("what was taken over in the dark is not announced", agreed.renew, "if dark else ()", "if False else ()"),
     Mutant("who paused goes on", machine.on_paused, "w.fall_back(", "str("),
     Mutant("who wakes takes over from all others", views.suspect, "return len(standing_before) > 1", "return False"),
-    Mutant("no lease is waited for after a loss", views.lose, "why is Left.HOST_LOST and strict", "False"),
+    Mutant("no lease is waited for after a loss", views.lose, "why in _PERHAPS_LIVES and strict", "False"),
     Mutant("a death without a proven fence frees at once", views.lose, "and not report.fenced", "and False"),
     Mutant(
         "the guard of an evicted member is not waited for",
         views.lose,
-        "if serves and why is Left.PROCESS_DIED",
+        "if serves and why in _PERHAPS_DIED",
         "if False",
     ),
     Mutant(

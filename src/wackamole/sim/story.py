@@ -160,6 +160,11 @@ class Story:
     def do_kill(self, name: str) -> None:
         self.world.kill(self.ids[name])
 
+    def do_throw_out(self, name: str) -> None:
+        """The engine closes the connection of a member that stands still."""
+        self.world.network.throw_out(self.ids[name])
+        self.world.say(f"{name} is thrown out")
+
     def do_split(self, *groups: str) -> None:
         self.world.partition([[self.ids[n] for n in g.split(",")] for g in groups])
 

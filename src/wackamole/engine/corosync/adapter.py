@@ -11,10 +11,9 @@ import asyncio
 import os
 import secrets
 from collections import deque
-from typing import Protocol
 
 from ..connecting import Connecting
-from ..contract import DISPATCH_BUDGET, PAYLOAD_BYTES_MAX, Joined, Listener, Lost
+from ..contract import DISPATCH_BUDGET, PAYLOAD_BYTES_MAX, Joined, Listener, Lost, Recorder
 from .cmap import read_numbers
 from .conf import timings
 from .cpg import Connection, CpgError, Process, library
@@ -34,12 +33,6 @@ WELCOME_SECONDS_MAX = 5.0
 """A newcomer whom nobody welcomes starts over: the members that CPG names may be dead (hazard 13)."""
 
 TIMERS = ("token", "consensus", "join", "merge")
-
-
-class Recorder(Protocol):
-    """Where facts for people go."""
-
-    def __call__(self, what: str, **fields: object) -> None: ...
 
 
 class CorosyncEngine:

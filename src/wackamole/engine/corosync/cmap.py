@@ -6,15 +6,18 @@ import ctypes as c
 
 from .cpg import OK, LibraryMissing
 
+CONFIGURATION, STATISTICS = 0, 1
+"""Its maps: CMAP_MAP_ICMAP and CMAP_MAP_STATS (corosync/cmap.h)."""
 
-def read_numbers(keys: tuple[str, ...]) -> dict[str, int]:
+
+def read_numbers(keys: tuple[str, ...], of: int = CONFIGURATION) -> dict[str, int]:
     """The unsigned 32-bit values of these keys, those that exist; {} when Corosync does not answer."""
     try:
         lib = c.CDLL("libcmap.so.4")
     except OSError as wrong:
         raise LibraryMissing(f"libcmap.so.4 cannot be loaded ({wrong}); install the package libcmap4") from wrong
     handle = c.c_uint64(0)
-    if lib.cmap_initialize(c.byref(handle)) != OK:
+    if lib.cmap_initialize_map(c.byref(handle), c.c_int(of)) != OK:
         return {}
     try:
         found: dict[str, int] = {}

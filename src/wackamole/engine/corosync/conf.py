@@ -15,6 +15,8 @@ ROTATIONS = 3
 """The token goes round so often without a message before it rests. Corosync's own 30 keep its real-time threads busy for
 milliseconds after every message, just when everybody else has to act on it (docs/decisions/0002-…)."""
 KEY_BYTES = 256
+PORT = 5405
+"""Of the first link; UDP. The others follow two apart."""
 LINKS_MAX = 8
 NODE_ID_MAX = 0xFFFF
 
@@ -58,6 +60,11 @@ def node_id(address: str) -> int:
     return int(ipaddress.ip_address(address)) & NODE_ID_MAX or NODE_ID_MAX
 
 
+def ring_port(link: int, first: int = PORT) -> int:
+    """The UDP port of a link."""
+    return first + 2 * link
+
+
 def derived_key(secret: bytes) -> bytes:
     """Corosync wants 1024 to 4096 bytes of key (or exactly what crypto needs); ours may have any length ≥ 16."""
     return hashlib.shake_256(b"wackamole corosync key v1\0" + secret).digest(KEY_BYTES)
@@ -71,7 +78,7 @@ def corosync_conf(
     key_file: str | None,
     log_file: str,
     state_dir: str,
-    port: int = 5405,
+    port: int = PORT,
 ) -> str:
     """The text of corosync.conf. The same on all nodes of one config, but for the paths."""
     links = min(len(n.addresses) for n in nodes)
@@ -105,7 +112,7 @@ def corosync_conf(
         lines += [
             "    interface {",
             f"        linknumber: {link}",
-            f"        mcastport: {port + 2 * link}",
+            f"        mcastport: {ring_port(link, port)}",
             f"        knet_ping_interval: {t.knet_ping_interval}",
             f"        knet_ping_timeout: {t.knet_ping_timeout}",
             f"        knet_pong_count: {t.knet_pong_count}",

@@ -11,11 +11,10 @@ import asyncio
 import hashlib
 import secrets
 import socket
-from typing import Protocol
 
 from ...core.model import NodeId
 from ..connecting import Connecting
-from ..contract import DISPATCH_BUDGET, PAYLOAD_BYTES_MAX, Joined, Listener, Lost
+from ..contract import DISPATCH_BUDGET, PAYLOAD_BYTES_MAX, Joined, Listener, Lost, Recorder
 from . import codec
 from .address import SpreadAddress
 from .chunks import split
@@ -23,6 +22,9 @@ from .codec import Decoder, Handshake, SpreadError
 from .membership import SESSION_DEFAULT, GroupMembership, private_name
 
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.02, 2.0
+RETRY_FACTOR = 1.5
+LASTING_SECONDS = 10.0
+"""A connection that lasted for so long may end without a pause before the next attempt."""
 HANDSHAKE_SECONDS_MAX = 5.0
 """A daemon answers within milliseconds, also while its ring forms; one that is stopped never does."""
 GOODBYE_SECONDS_MAX = 2.0
@@ -39,12 +41,6 @@ def group_name(cluster: str) -> str:
     if codec.is_name(found, codec.GROUP_NAME_MAX):
         return found
     return f"wackamole/{hashlib.blake2b(cluster.encode(), digest_size=10).hexdigest()}"
-
-
-class Recorder(Protocol):
-    """Where facts for people go."""
-
-    def __call__(self, what: str, **fields: object) -> None: ...
 
 
 class _Wire(asyncio.Protocol):
@@ -170,6 +166,8 @@ class SpreadEngine:
         self._joined = False
         self._serial = 0
         self._reconnects = 0
+        self._pause_s = 0.0
+        self._connected_at = 0.0
 
     # -- the contract -----------------------------------------------------------------------------------------------------
 
@@ -220,7 +218,6 @@ class SpreadEngine:
 
     async def _connect(self, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
-        pause = min(RETRY_SECONDS_MIN, self._retry_s)
         last = ""
         while True:
             try:
@@ -232,9 +229,9 @@ class SpreadEngine:
                     self._record("engine_unreachable", reason=reason)
             else:
                 break
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, self._retry_s)
+            await asyncio.sleep(self._longer_pause())
         self._connecting.over()
+        self._connected_at = asyncio.get_running_loop().time()
         self._wire = wire
         self._membership = GroupMembership(self._group, self._session, wire.ready.result(), secrets.randbits(64))
         wire.engine = self
@@ -243,6 +240,17 @@ class SpreadEngine:
             self.hung_up(wire, "the Spread daemon closed the connection")
         else:
             self.readable(wire)
+
+    def _longer_pause(self) -> float:
+        self._pause_s = min(max(RETRY_SECONDS_MIN, self._pause_s * RETRY_FACTOR), self._retry_s)
+        return self._pause_s
+
+    def _pause_after(self) -> float:
+        """Before the next attempt, when a connection has ended that was not ended here."""
+        if asyncio.get_running_loop().time() - self._connected_at < LASTING_SECONDS:
+            return self._longer_pause()
+        self._pause_s = 0.0
+        return 0.0
 
     async def _open(self) -> _Wire:
         """A connection that the daemon has accepted. Raises OSError, TimeoutError or SpreadError."""
@@ -278,7 +286,7 @@ class SpreadEngine:
     def hung_up(self, wire: _Wire, reason: str) -> None:
         """The connection has ended."""
         if wire is self._wire:
-            self._lost(reason)
+            self._lost(reason, self._pause_after())
 
     def _dispatch(self, wire: _Wire) -> None:
         self._more = False
@@ -289,7 +297,7 @@ class SpreadEngine:
             try:
                 message = wire.decoder.next()
             except SpreadError as wrong:
-                self._lost(f"the Spread daemon sent what is not its protocol: {wrong}")
+                self._lost(f"the Spread daemon sent what is not its protocol: {wrong}", self._pause_after())
                 return
             if message is None:
                 wire.resume()

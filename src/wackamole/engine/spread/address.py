@@ -32,4 +32,8 @@ def spread_address(text: str) -> SpreadAddress:
     if found is None or not 0 < int(found[1]) < 65536:
         raise ValueError("is no address of a Spread daemon: 4803@localhost, 4803, or the path of its socket")
     port, host = found[1], found[2]
+    try:
+        (host or "").encode("idna")
+    except UnicodeError:
+        raise ValueError(f"has {host[:40]!r} for a host, which is no name that could be looked up") from None
     return SpreadAddress("", host, int(port)) if host else SpreadAddress(f"{_SOCKETS}/{int(port)}")

@@ -29,7 +29,7 @@ _LETTERS = string.ascii_lowercase + string.digits
 _DIGEST_BITS = 20
 """Together with the 32 bits of a number they stay below what MessagePack and wire.py carry."""
 
-_REASONS = {Cause.LEAVE: Left.LEFT, Cause.DISCONNECT: Left.PROCESS_DIED}
+_REASONS = {Cause.LEAVE: Left.LEFT, Cause.DISCONNECT: Left.DISCONNECTED}
 
 
 def private_name(session: str, node: NodeId) -> str:
@@ -101,15 +101,17 @@ class GroupMembership:
     def _on_membership(self, change: Membership) -> list[EngineEvent]:
         if change.group != self._group or self.me not in change.members:
             return []
-        self._joiner.clear()
         intermediate = change.cause is Cause.NETWORK and change.group_id[2] != 1
         of_strangers = change.cause is not Cause.NETWORK and all(self._node(n) is None for n in change.sets[0])
         for node, process in self._processes.items():
             if process in self._listed and process not in change.members:
-                self._gone[node] = Left.PROCESS_DIED if intermediate else _REASONS.get(change.cause, Left.HOST_LOST)
+                self._gone[node] = Left.DISCONNECTED if intermediate else _REASONS.get(change.cause, Left.HOST_LOST)
         self._listed = change.members
         self._between = intermediate
-        if intermediate or (of_strangers and self._view is not None):
+        if of_strangers and self._view is not None:
+            return []
+        self._joiner.clear()
+        if intermediate:
             return []
         processes = self._one_per_node(change)
         if processes[self._mine] != self.me:

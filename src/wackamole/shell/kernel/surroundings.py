@@ -106,18 +106,20 @@ class Surroundings:
         return bool(self.gone) and self.locate(address) is None
 
     def locate(self, address: Address) -> Link | None:
-        """The interface for an address: by its name (mapped, if the node maps it), or the one whose subnet holds it."""
+        """The interface for an address: by its name (mapped, if the node maps it), or the one whose subnet holds it; of
+        several the narrowest subnet's, then the first by number, so that a daemon that is started again finds the same."""
         if address.interface:
             name = self.name_of(address.interface)
             return next((link for link in self.links.values() if link.name == name), None)
         ip = packed(address.ip)
-        best: tuple[int, Link] | None = None
+        best: tuple[tuple[int, int], Link] | None = None
         for a in self.foreign:
             link = self.links.get(a.index)
             if link is None or link.flags & IFF_LOOPBACK or len(a.ip) != len(ip) or a.ip == ip:
                 continue
-            if network_of(ip, a.prefix) == network_of(a.ip, a.prefix) and (best is None or a.prefix > best[0]):
-                best = (a.prefix, link)
+            rank = (a.prefix, -a.index)
+            if network_of(ip, a.prefix) == network_of(a.ip, a.prefix) and (best is None or rank > best[0]):
+                best = rank, link
         return best[1] if best is not None else None
 
     def name_of(self, interface: str) -> str:
@@ -174,6 +176,10 @@ class Surroundings:
                 for index in self._segment(link.index, networks):
                     found.setdefault(index, set()).add(packed(address.ip))
         return tuple(Guarded(i, self.links[i].name, frozenset(ips)) for i, ips in sorted(found.items()))
+
+    def segment(self, index: int) -> set[int]:
+        """The interfaces with a subnet of the same segment as this one, and itself."""
+        return self._segment(index, self._networks())
 
     def _networks(self) -> dict[int, set[Network]]:
         found: dict[int, set[Network]] = {}
