@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from wackamole.eventlog import (
     BATCH_BYTES_MAX,
     BATCH_MAX,
     EVENT_BYTES_MAX,
+    PART,
     RECENT_BYTES_MAX,
     RECENT_MAX,
     Again,
@@ -74,27 +76,46 @@ def test_an_event_that_was_told_twice_is_shown_once_at_its_first_place() -> None
     assert log.shown() == [first, other]
 
 
-def test_ranges_say_what_is_known_and_recent_is_bounded() -> None:
-    log = log_of(*(entry(1, "1.8.0", i) for i in (0, 1, 2, 5, 6)), entry(2, "1.9.0", 0))
-    assert log.ranges() == (("1.9.0", 0, 0), ("1.8.0", 5, 6), ("1.8.0", 0, 2))
+def test_parts_say_what_is_known_and_recent_is_bounded() -> None:
+    entries = [*(entry(1, "1.8.0", i) for i in (0, 1, 5, PART + 1)), entry(2, "1.9.0", 0)]
+    log = log_of(*entries)
+    assert [(view, number) for view, number, _ in log.parts()] == [("1.9.0", 0), ("1.8.0", 1), ("1.8.0", 0)]
+    assert [digest for _, _, digest in log_of(*entries[:3]).parts()] == [log.parts()[2][2]]
+    assert len({log_of(*entries[:n]).parts()[0][2] for n in (1, 2, 3)}) == 3
     many = log_of(*(Entry(1, "1.8.0", i, event(i, text="x" * 250)) for i in range(2 * RECENT_MAX)))
     recent = many.recent()
     assert 100 < len(recent) < RECENT_MAX
     assert recent[-1].index == 2 * RECENT_MAX - 1
     assert sum(len(msgspec.msgpack.encode(e)) for e in recent) <= RECENT_BYTES_MAX
     apart = log_of(*(entry(i, f"ac14000b.{2**63 + i}.1", 0, number=i) for i in range(2000)))
-    assert len(encode(Has(apart.epoch(), apart.ranges()))) <= NOTE_BYTES_MAX
+    assert len(encode(Has(apart.epoch(), apart.parts()))) <= NOTE_BYTES_MAX
+
+
+def told(logs: Mapping[NodeId, EventLog], view: str) -> dict[NodeId, list[Entry]]:
+    has = {node: Has(log.epoch(), log.parts()) for node, log in logs.items()}
+    return {node: missing(log.recent(), view, node, has) for node, log in logs.items()}
 
 
 def test_what_somebody_lacks_is_told_by_the_first_who_has_it() -> None:
-    old, new, here = entry(1, "1.8.0", 0), entry(1, "1.8.0", 1), entry(2, "1.9.0", 0)
-    both, one = log_of(old, new), log_of(old)
-    has = {A: Has(1, one.ranges()), B: Has(1, both.ranges()), C: Has(1, both.ranges())}
-    recent = [old, new, here]
-    assert [missing(recent, "1.9.0", me, has) for me in (A, B, C)] == [[], [new], []]
-    has[A] = Has(0, ())
-    assert [missing(recent, "1.9.0", me, has) for me in (A, B, C)] == [[], [old, new], []]
-    assert missing(recent, "1.9.0", B, dict.fromkeys((A, B, C), has[B])) == []
+    old, new, here = entry(1, "1.8.0", 0), entry(1, "1.8.0", PART), entry(2, "1.9.0", 0)
+    both = log_of(old, new, here)
+    assert told({A: log_of(old), B: both, C: both}, "1.9.0") == {A: [], B: [new], C: []}
+    assert told({A: EventLog(), B: both, C: both}, "1.9.0") == {A: [], B: [old, new], C: []}
+    assert told({A: both, B: both, C: both}, "1.9.0") == {A: [], B: [], C: []}
+
+
+def test_what_two_sides_heard_last_when_their_ring_broke_stands_at_one_place_and_both_get_both() -> None:
+    """Each side may deliver something that the other never got: it has the same number there."""
+    common, mine, others = entry(1, "1.8.0", 0), entry(1, "1.8.0", 1, number=7), entry(1, "1.8.0", 1, number=8)
+    logs = {A: log_of(common, mine), B: log_of(common, others), C: log_of(common, others)}
+    again = told(logs, "1.9.0")
+    assert again == {A: [common, mine], B: [common, others], C: []}
+    for log in logs.values():
+        for entries in again.values():
+            for each in entries:
+                log.add(each)
+        assert log.shown() == [common, mine, others]
+    assert told(logs, "1.10.0") == {A: [], B: [], C: []}
 
 
 def test_a_batch_is_bounded_and_never_empty() -> None:

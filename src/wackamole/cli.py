@@ -477,6 +477,23 @@ def balance(
 
 
 @app.command()
+def reload(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Have the daemon take its config file as it is now. What did not change is not touched."""
+    from .client import ask
+
+    with _answered():
+        done = ask(socket, "reload", {"dry": dry_run})
+    if as_json:
+        _print_json(done)
+        return
+    print("\n".join(done["changes"]) or "nothing changes")
+
+
+@app.command()
 def restart(
     within: Annotated[str, typer.Option(help="How long the others keep this node's VIPs for it (1s to 60s).")] = "5s",
     socket: SocketOption = SOCKET,

@@ -10,7 +10,9 @@ say. Views of two sides of a partition may have the same epoch; their ids then t
 a part in it; an event's time is for people.
 
 Entries never change, so what two members know is put together by taking both. An event that was told in two views, because
-its node could not know whether the first had heard it, has two entries and is shown once, at the first.
+its node could not know whether the first had heard it, has two entries and is shown once, at the first. Where a ring breaks,
+each side may have delivered something last that the other never got: then two events have one number in one view, and stand
+there one after the other.
 
 Everything here is pure; shell/telling.py speaks and writes. docs/decisions/0011-the-event-log.md has the reasons.
 """
@@ -22,6 +24,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Annotated
 
 import msgspec
@@ -35,7 +38,9 @@ RECENT_BYTES_MAX = 64 << 10
 """What a late-comer is told, at most."""
 COMPARED_MAX = 2 * RECENT_MAX
 """What members compare reaches further back than what they tell again, so that nothing is told twice that is known."""
-RANGES_BYTES_MAX = 12 << 10
+PART = 32
+"""So many entries of a view are compared as one, and told again together if somebody has others."""
+PARTS_BYTES_MAX = 12 << 10
 BATCH_BYTES_MAX = 8 << 10
 BATCH_MAX = 64
 EVENT_BYTES_MAX = 4 << 10
@@ -80,9 +85,14 @@ class Entry(msgspec.Struct, frozen=True):
     event: Event
 
     @property
-    def place(self) -> tuple[int, str, int]:
+    def place(self) -> tuple[int, str, int, tuple[str, str, int]]:
         """The order of the history."""
-        return self.epoch, self.view, self.index
+        return self.epoch, self.view, self.index, self.event.id
+
+    @property
+    def part(self) -> tuple[str, int]:
+        """Which part of which view this belongs to."""
+        return self.view, self.index // PART
 
 
 class Told(msgspec.Struct, frozen=True, tag=True):
@@ -93,10 +103,10 @@ class Told(msgspec.Struct, frozen=True, tag=True):
 
 
 class Has(msgspec.Struct, frozen=True, tag=True):
-    """What the sender knows of the recent past: of each view, from which index to which. `epoch`: as in Told."""
+    """What the sender knows of the recent past: parts of views, and a digest of what it has of each. `epoch`: as in Told."""
 
     epoch: Count
-    ranges: Annotated[tuple[tuple[ViewText, Count, Count], ...], msgspec.Meta(max_length=COMPARED_MAX)]
+    parts: Annotated[tuple[tuple[ViewText, Count, Count], ...], msgspec.Meta(max_length=COMPARED_MAX)]
 
 
 class Again(msgspec.Struct, frozen=True, tag=True):
@@ -173,12 +183,12 @@ class EventLog:
     def __init__(self, most: int = ENTRIES_MAX) -> None:
         self._most = most
         self._entries: list[Entry] = []
-        self._places: set[tuple[str, int]] = set()
+        self._places: set[tuple[object, ...]] = set()
         self._told: Counter[tuple[str, str, int]] = Counter()
 
     def add(self, entry: Entry) -> bool:
         """Put it at its place. Returns whether it was not known."""
-        if (entry.view, entry.index) in self._places:
+        if entry.place[1:] in self._places:
             return False
         if len(self._entries) >= self._most and entry.place < self._entries[0].place:
             return False
@@ -186,11 +196,11 @@ class EventLog:
             insort(self._entries, entry, key=lambda e: e.place)
         else:
             self._entries.append(entry)
-        self._places.add((entry.view, entry.index))
+        self._places.add(entry.place[1:])
         self._told[entry.event.id] += 1
         if len(self._entries) > self._most:
             old = self._entries.pop(0)
-            self._places.discard((old.view, old.index))
+            self._places.discard(old.place[1:])
             self._told[old.event.id] -= 1
             if not self._told[old.event.id]:
                 del self._told[old.event.id]
@@ -211,18 +221,18 @@ class EventLog:
             found.setdefault(entry.event.id, entry)
         return list(found.values())
 
-    def ranges(self) -> tuple[tuple[str, int, int], ...]:
-        """What is known of the recent past, newest view first."""
+    def parts(self) -> tuple[tuple[str, int, int], ...]:
+        """What is known of the recent past, newest first: view, number and digest of each part."""
+        known: dict[tuple[str, int], list[Entry]] = {}
+        for entry in reversed(self._entries[-COMPARED_MAX:]):
+            known.setdefault(entry.part, []).append(entry)
         found: list[tuple[str, int, int]] = []
         size = 0
-        for entry in reversed(self._entries[-COMPARED_MAX:]):
-            if found and found[-1][0] == entry.view and found[-1][1] == entry.index + 1:
-                found[-1] = (entry.view, entry.index, found[-1][2])
-            else:
-                size += len(entry.view) + 12
-                if size > RANGES_BYTES_MAX:
-                    break
-                found.append((entry.view, entry.index, entry.index))
+        for (view, number), entries in known.items():
+            size += len(view) + 16
+            if size > PARTS_BYTES_MAX:
+                break
+            found.append((view, number, _digest(entries)))
         return tuple(found)
 
     def recent(self) -> list[Entry]:
@@ -273,24 +283,18 @@ def plain(entry: Entry) -> dict[str, object]:
 
 
 def missing(recent: Iterable[Entry], view: str, me: NodeId, has: Mapping[NodeId, Has]) -> list[Entry]:
-    """What this member tells again in `view`: entries that somebody lacks, if it is the first in order who has them. What
-    was told in this view, all have."""
-    groups: dict[tuple[tuple[str, int, int], ...], NodeId] = {}
-    for node in sorted(has):
-        groups.setdefault(has[node].ranges, node)
-    known = []
-    for ranges, first in groups.items():
-        by_view: dict[str, list[tuple[int, int]]] = {}
-        for name, low, high in ranges:
-            by_view.setdefault(name, []).append((low, high))
-        known.append((first, by_view))
+    """What this member tells again in `view`: the parts that not all have as it has them, if it is the first in order who
+    has them so. What was told in this view, all have."""
+    said = {node: {(name, number): digest for name, number, digest in has[node].parts} for node in sorted(has)}
+    mine = said.get(me, {})
+    tells: dict[tuple[str, int], bool] = {}
+    for part, digest in mine.items():
+        alike = [node for node, parts in said.items() if parts.get(part) == digest]
+        tells[part] = len(alike) < len(said) and alike[0] == me
+    return [entry for entry in recent if entry.view != view and tells.get(entry.part, False)]
 
-    def knows(by_view: Mapping[str, list[tuple[int, int]]], entry: Entry) -> bool:
-        return any(low <= entry.index <= high for low, high in by_view.get(entry.view, ()))
 
-    found = []
-    for entry in recent:
-        teller = next((node for node, by_view in known if knows(by_view, entry)), None)
-        if teller == me and entry.view != view and not all(knows(by_view, entry) for _, by_view in known):
-            found.append(entry)
-    return found
+def _digest(entries: Iterable[Entry]) -> int:
+    """Of which entries these are; it fits into a Count."""
+    names = msgspec.msgpack.encode([(entry.index, entry.event.id) for entry in entries])
+    return int.from_bytes(blake2b(names, digest_size=6).digest())

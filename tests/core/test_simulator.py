@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from wackamole import eventlog
 from wackamole.core import agreed, machine, orders, placement, settling, views, work
 from wackamole.core.events import Paused
 from wackamole.core.model import NodeId, Row
 from wackamole.core.work import Work
+from wackamole.shell import telling
 from wackamole.sim.__main__ import main, outcome
 from wackamole.sim.plan import VERBS, Fault, Plan, PlanWrong, draw, read, shrink
 
@@ -45,6 +47,7 @@ def test_no_seed_breaks_a_law(capsys: pytest.CaptureFixture[str]) -> None:
         "record lapsed",
         "record settled",
         "record suspect",
+        "events taken",
     )
     assert [what for what in needed if not counts[what]] == []
 
@@ -163,6 +166,16 @@ def the_first_member_never_fills(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(settling, "give", careful)
 
 
+def nobody_is_told_again(patch: pytest.MonkeyPatch) -> None:
+    """What was said in other views stays where it was said."""
+    patch.setattr(telling, "missing", lambda recent, view, me, has: [])
+
+
+def two_sides_say_the_same_of_different_histories(patch: pytest.MonkeyPatch) -> None:
+    """Members compare how much they have of a view, and not what."""
+    patch.setattr(eventlog, "_digest", lambda entries: len(tuple(entries)))
+
+
 @pytest.mark.parametrize(
     ("fault", "kinds"),
     [
@@ -175,6 +188,8 @@ def the_first_member_never_fills(patch: pytest.MonkeyPatch) -> None:
         (an_exchange_ends_early, ()),
         (balance_forgets_somebody, ()),
         (the_first_member_never_fills, ()),
+        (nobody_is_told_again, ()),
+        (two_sides_say_the_same_of_different_histories, ("divide", "kill")),
     ],
 )
 def test_a_fault_is_found(

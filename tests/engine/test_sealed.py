@@ -138,7 +138,7 @@ def test_members_with_the_key_hear_each_other_and_no_one_else() -> None:
         assert one.payloads() == two.payloads() == [b"first", b"second"]
         assert stranger.payloads() == [b"let me in"]
         # what anybody can do who hears the network: say it again, as another or as oneself
-        network_heard = two.engine._seal.close(A, 1, 1, b"forged")
+        network_heard = two.engine.seal.close(A, 1, 1, b"forged")
         stranger.inner.multicast(network_heard)
         await turns()
         assert one.payloads() == [b"first", b"second"]

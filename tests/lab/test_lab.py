@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from wackamole.client import NotReachable, Refused
-from wackamole.config import ConfigError
+from wackamole.config import ConfigError, load, parse
 from wackamole.keys import write_new
 from wackamole.lab.lab import LABS, Lab, Layout
 from wackamole.lab.namespaces import NETNS, SHM, ip
@@ -476,6 +476,53 @@ def test_the_readmes_example_works_as_it_stands(make_lab: MakeLab, tmp_path: Pat
     with Probe(lab, interval_ms=50) as probe:
         answered(lab, probe)
         probe.stop()
+
+
+def test_a_lab_of_a_file_has_all_that_the_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "wackamole.toml"
+    file.write_text("""
+fence = "off"
+balance = { interval = "7s", by = "count" }
+[cluster]
+name = "web"
+[control]
+socket = "/nowhere/control.sock"
+[engine]
+detection = "400ms"
+[notify]
+hosts = ["192.0.2.1", { address = "192.0.2.0/24", interface = "public", throttle = 5 }]
+[[node]]
+name = "a"
+address = "192.0.2.11"
+interfaces = { public = "eno1" }
+votes = 2
+[[node]]
+name = "b"
+address = "192.0.2.12"
+[[vip]]
+address = "192.0.2.20"
+[[vip]]
+name = "gw"
+addresses = [{ address = "192.0.2.21", interface = "public" }, { address = "2001:db8::1", interface = "eth7" }]
+routes = ["default via 192.0.2.1 dev public table 100"]
+rules = ["iif eth7 lookup 100", "from 192.0.2.21 lookup 100"]
+prefer = ["b"]
+[[hook]]
+on = ["acquired"]
+command = ["/bin/true", "a \\"word\\""]
+""")
+    given, made = load(file), parse(Layout.of("x", config=file).config)
+    for part in ("cluster", "fence", "balance", "notify", "hooks"):
+        assert getattr(made, part) == getattr(given, part), part
+    assert (made.engine.detection_ms, made.control.socket) == (400, "/run/wackamole/control.sock")
+    assert [(n.name, n.votes, n.addresses) for n in made.nodes] == [
+        ("a", 2, ("10.77.0.11",)),
+        ("b", 1, ("10.77.0.12",)),
+    ]
+    assert [(v.vip.name, v.prefer, v.routing) for v in made.vips] == [
+        (v.vip.name, v.prefer, v.routing) for v in given.vips
+    ]
+    assert {dict(n.interfaces).get(a.interface, a.interface) for n in made.nodes for v in made.vips for a in v.vip.addresses} == {"eth0"}  # fmt: skip
 
 
 @pytest.mark.parametrize(

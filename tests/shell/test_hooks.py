@@ -22,8 +22,8 @@ from wackamole.core.events import LeaveRequested, TimePassed
 from wackamole.core.model import Address, Vip, VipKey
 from wackamole.lab.namespaces import ip, opened_in, tool
 from wackamole.shell.daemon import Daemon, Kept
-from wackamole.shell.hook_runner import AT_ONCE_MAX
-from wackamole.shell.hooks import Hooks
+from wackamole.shell.hook_runner import AT_ONCE_MAX, SAID_CHARACTERS_MAX
+from wackamole.shell.hooks import LATE_SECONDS, RESTART_SECONDS, Hooks
 from wackamole.shell.journal import Journal
 from wackamole.shell.kernel.guard import Guard
 from wackamole.shell.releases import Releases
@@ -157,6 +157,35 @@ def test_what_a_hook_started_dies_with_it_when_its_time_is_over(tmp_path: Path) 
     assert not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+def test_a_hook_that_leaves_something_running_has_ended_and_what_it_says_is_bounded(tmp_path: Path) -> None:
+    """Whatever it started has its standard error; the hook's VIP does not wait for that, and no descriptor stays open."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    leaves = f"import subprocess; subprocess.Popen(['/bin/cat', {str(gate)!r}], start_new_session=True); raise SystemExit('done')"
+    chatter = "import sys\nfor _ in range(300): sys.stderr.write('x' * 10_000)\nsys.exit(1)"
+
+    async def talk(told: Told) -> None:
+        assert told.hooks._process is not None
+        descriptors = Path(f"/proc/{told.hooks._process.pid}/fd")
+        for _ in range(2):
+            told.hooks.happened("acquired", "web", about("web"))
+        await told.until(lambda: len(told.results) == 4)
+        before = len(list(descriptors.iterdir()))
+        for _ in range(3):
+            told.hooks.happened("acquired", "web", about("web"))
+        await told.until(lambda: len(told.results) == 10)
+        assert len(list(descriptors.iterdir())) == before
+        gate.write_text("")  # what was left running ends
+
+    results = story(
+        talk,
+        replace(HOOK, name="leaves", command=python(leaves), timeout_ms=5000),
+        replace(HOOK, name="chatter", command=python(chatter)),
+    )
+    assert {(r["hook"], r["outcome"]) for r in results} == {("leaves", "exit 1"), ("chatter", "exit 1")}
+    assert {len(r["said"]) for r in results} == {len("done"), SAID_CHARACTERS_MAX}
+
+
 def append(out: Path, text: str) -> tuple[str, ...]:
     return python(f"import os,sys; open({str(out)!r}, 'a').write({text} + '\\n')")
 
@@ -192,6 +221,21 @@ def test_a_round_is_told_once_and_after_its_vips(tmp_path: Path) -> None:
     story(talk, replace(HOOK, each="round", command=whole), replace(HOOK, command=words))
     assert sorted(lines(out)[:2]) == ["mail", "web"]
     assert lines(out)[2:] == ["web mail"]
+
+
+def test_rounds_keep_the_order_of_what_happened_to_one_vip(tmp_path: Path) -> None:
+    """What came first would otherwise be told with the round that began first."""
+    out = tmp_path / "out"
+
+    async def talk(told: Told) -> None:
+        for event, name in (("released", "mail"), ("acquired", "web"), ("released", "web"), ("acquired", "mail")):
+            told.hooks.happened(event, name, about(name))
+
+    echo = append(out, "os.environ['WACKAMOLE_EVENT'] + ' ' + os.environ['WACKAMOLE_VIP']")
+    story(talk, replace(HOOK, on=("acquired", "released"), each="round", command=echo))
+    said = [(event, name) for event, *names in map(str.split, lines(out)) for name in names]
+    assert [event for event, name in said if name == "web"] == ["acquired", "released"]
+    assert [event for event, name in said if name == "mail"] == ["released", "acquired"]
 
 
 def test_a_view_concerns_no_vip(tmp_path: Path) -> None:
@@ -251,10 +295,66 @@ def test_a_runner_that_is_killed_is_replaced(waiting: int) -> None:
         told.hooks._process.kill()
         await told.until(lambda: len(told.results) == 2)
         assert [r["what"] for r in told.results] == ["hook_failed", "hook"]
+        assert told.results[0]["lost"] == waiting
         told.hooks.happened("acquired", "web", about("web"))
 
     results = story(talk, HOOK)
     assert [r["outcome"] for r in results[2:]] == ["ok"]
+
+
+def test_what_happens_while_no_runner_is_there_is_told_to_the_next_in_order(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    async def talk(told: Told) -> None:
+        assert told.hooks._process is not None
+        told.hooks._process.kill()
+        await told.until(lambda: bool(told.results))
+        for event in ("acquired", "released"):
+            told.hooks.happened(event, "web", about("web"))
+        await told.until(lambda: sum(r.get("outcome") == "ok" for r in told.results) == 4)
+
+    both = replace(HOOK, on=("acquired", "released"), command=append(out, "os.environ['WACKAMOLE_EVENT']"))
+    results = story(talk, both, replace(both, each="round"))
+    assert [r["what"] for r in results].count("hook_failed") == 1
+    assert lines(out) == ["acquired", "released"] * 2
+
+
+def test_a_runner_that_cannot_live_is_tried_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def talk(told: Told) -> None:
+        (tmp_path / "wackamole").mkdir()
+        (tmp_path / "wackamole" / "__init__.py").write_text("raise SystemExit('broken')")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        assert told.hooks._process is not None
+        began = asyncio.get_running_loop().time()
+        told.hooks._process.kill()
+        await told.until(lambda: sum(r["what"] == "hook_failed" for r in told.results) == 3)
+        assert asyncio.get_running_loop().time() - began >= 3 * RESTART_SECONDS
+
+    story(talk, HOOK)
+
+
+def test_a_runner_that_stands_still_is_told() -> None:
+    now = 1000.0
+
+    async def main() -> None:
+        nonlocal now
+        hooks = Hooks([HOOK], "a", lambda: {"cluster": "web", "node": "a", "view": "-"}, lambda *_: None, lambda: now)
+        await hooks.start()
+        assert hooks._process is not None
+        hooks._process.send_signal(signal.SIGSTOP)
+        hooks.happened("acquired", "web", about("web"))
+        hooks._flush()
+        now += LATE_SECONDS
+        assert hooks.warnings() == []
+        now += 1
+        assert hooks.warnings() == [f"1 calls of hooks wait, the first for {LATE_SECONDS + 1:.0f} s"]
+        hooks._process.send_signal(signal.SIGCONT)
+        await hooks.close(WITHIN_SECONDS)
+        assert hooks.warnings() == []
+
+    asyncio.run(main())
 
 
 def test_other_nodes_hooks_are_not_called() -> None:
@@ -309,6 +409,34 @@ def test_a_hook_that_hangs_stops_no_release() -> None:
     asked, results = releasing(hangs, planned=(WEB, MAIL))
     assert asked == [{"mail"}, set()]
     assert results[0]["outcome"] in ("timeout", "too late")  # the latter if the machine is slow to start it
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_release_does_not_wait_for_a_runner_that_is_gone(when: str) -> None:
+    async def talk(told: Told) -> None:
+        released, ended = asyncio.Event(), list[VipKey]()
+
+        def done(key: VipKey) -> None:
+            ended.append(key)
+            released.set()
+
+        process = told.hooks._process
+        assert process is not None
+        if when == "before":
+            process.kill()
+            await told.until(lambda: bool(told.results))
+            assert process.returncode is not None
+        else:
+            process.send_signal(signal.SIGSTOP)
+        told.hooks.ask({WEB.key: WEB}, {WEB.key: about("web")}, done)
+        assert ended == []
+        if when == "meanwhile":
+            process.kill()
+        async with asyncio.timeout(WITHIN_SECONDS):
+            await released.wait()
+        assert ended == [WEB.key]
+
+    story(talk, replace(BEFORE, budget_ms=600_000))
 
 
 def test_a_vip_that_is_wanted_again_meanwhile_stays() -> None:

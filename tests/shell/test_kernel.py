@@ -15,7 +15,7 @@ from wackamole.advice import Neighbours
 from wackamole.core.model import Address, NotEligible, Vip, VipKey
 from wackamole.lab.namespaces import ip, opened_in, tool
 from wackamole.shell.kernel.announce import Sender, frames
-from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel
+from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel, KernelConfig
 from wackamole.shell.kernel.listed import Notify
 from wackamole.shell.kernel.rtnl import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Placed, Rtnl
 from wackamole.shell.kernel.surroundings import Surroundings, packed
@@ -100,13 +100,10 @@ def on_the_host(
 
         host = Host(
             Kernel(
-                vips=vips,
-                interfaces=interfaces or {},
+                KernelConfig(vips, interfaces or {}, withdraw_after=withdraw_after, notify=notify or Notify()),
                 on_confirmed=confirmed,
                 on_eligibility=eligibility,
                 on_record=record,
-                withdraw_after=withdraw_after,
-                notify=notify,
                 on_neighbours=neighbours,
             )
         )
@@ -343,6 +340,24 @@ def test_an_interface_that_gets_another_hardware_address_is_announced_with_it(ne
             assert set(await asyncio.to_thread(read)) == ours
 
         on_the_host(story, V4)
+
+
+def test_an_interface_that_gets_another_hardware_address_while_addresses_are_being_added(network: None) -> None:
+    """What the addresses' thread has announced was the old one; it is heard of before the thread is done with so many."""
+    new = bytes.fromhex("020000000077")
+    many = tuple(Vip(f"v{i}", (Address(f"10.9.{2 + i // 200}.{1 + i % 200}", 32, "eth0"),)) for i in range(1000))
+    ours = {f for v in many for f in frames(new, packed(v.addresses[0].ip))}
+    listener, read = heard(20, lambda frame: frame in ours)
+    with listener:
+
+        async def story(host: Host) -> None:
+            reading = asyncio.create_task(asyncio.to_thread(read))
+            await asyncio.sleep(0)
+            ip(f"link set eth0 address {new.hex(':')}", namespace=HOST)
+            await host.hold(1, *many)
+            await reading
+
+        on_the_host(story, *many)
 
 
 def test_a_name_that_went_to_another_interface_is_followed(network: None) -> None:

@@ -494,6 +494,26 @@ def test_a_member_that_acquires_tells_its_list_its_neighbours_and_the_others(net
         on_the_host(story, BOTH, notify=notify)
 
 
+@pytest.mark.lab
+@pytest.mark.parametrize("forwarding", [0, 1])
+def test_a_router_tells_its_list_that_it_is_one(network: None, forwarding: int) -> None:
+    """Else the host forgets the default route that it learnt from its advertisements (RFC 4861, 7.2.5)."""
+    switch = f"echo {forwarding} >/proc/sys/net/ipv6/conf/all/forwarding"
+    tool("ip", "netns", "exec", HOST, "sh", "-c", switch)
+    peer, mine = mac_in(PEER), packed("fd09::1:1")
+    ip(f"neigh replace fd09::2 lladdr {peer.hex(':')} dev eth0 nud reachable", namespace=HOST)
+    listener, read = heard(1, lambda f: (f[:6], f[54:55], f[62:78]) == (peer, b"\x88", mine))
+    with listener:
+
+        async def story(host: Host) -> None:
+            await host.until(lambda: bool(host.neighbours))
+            await host.hold(1, V6)
+            (advertisement,) = await asyncio.to_thread(read)
+            assert advertisement[58] == (0xA0 if forwarding else 0x20)
+
+        on_the_host(story, V6, notify=Notify(cache=Cache(128, False)))
+
+
 def questions_of(*senders: bytes) -> Callable[[bytes], bool]:
     return lambda frame: frame[12:14] == b"\x08\x06" and frame[28:32] in senders and frame[38:42] not in senders
 

@@ -17,7 +17,7 @@ from wackamole.lab.namespaces import ip, opened_in, tool
 from wackamole.routing import Route, Rule, route, rule
 from wackamole.shell.kernel.connections import Diag, only_from
 from wackamole.shell.kernel.guard import remove_ours
-from wackamole.shell.kernel.kernel import Kernel
+from wackamole.shell.kernel.kernel import Kernel, KernelConfig
 from wackamole.shell.kernel.release import release
 from wackamole.shell.kernel.routes import RoutingTables, route_entry, rule_entry
 from wackamole.shell.kernel.surroundings import packed
@@ -103,13 +103,10 @@ class Host:
         self.serials: set[int] = set()
         self.news = asyncio.Event()
         self.kernel = Kernel(
-            vips=(V4, V6),
-            interfaces={"public": "eth0"},
+            KernelConfig((V4, V6), {"public": "eth0"}, routing=routing, keep_connections=keep),
             on_confirmed=lambda serial, held, refused: self._told(lambda: self.serials.add(serial)),
             on_eligibility=lambda _: None,
             on_record=lambda what, fields: self._told(lambda: self.records.append((what, fields))),
-            routing=routing,
-            keep_connections=keep,
         )
 
     def _told(self, what: Callable[[], Any]) -> None:
@@ -205,6 +202,29 @@ def test_what_the_kernel_refuses_or_somebody_else_has_is_told_once_and_left_alon
 
     on_the_host(story, {V4.key: routing})
     assert "10.8.0.0/16 via 10.9.0.2" in tool("ip", "-n", HOST, "route")
+
+
+def test_what_somebody_removed_is_put_back_and_what_was_refused_is_tried_again(network: None) -> None:
+    """As systemd-networkd does at its start, with whatever is not its own."""
+    ip("route add 10.6.0.0/16 via 10.9.0.2 proto static", namespace=HOST)
+    routing = {**ROUTING, V4.key: (*ROUTING[V4.key], route("10.6.0.0/16 via 10.9.0.2"))}
+
+    async def story(host: Host) -> None:
+        await host.hold(1, V4, V6)
+        await host.until(lambda: len(host.said("routing_failed")) == 1)
+        assert routes() == sorted(OF_V4 + OF_V6)
+        ip("route flush table 100", "route del 10.8.0.0/16 table 4000", "rule del from 10.9.1.1 lookup 100",
+           "rule del not to 10.9.0.0/16 fwmark 0x1/0xff lookup 4000",
+           "route del 10.6.0.0/16 via 10.9.0.2 proto static", namespace=HOST)  # fmt: skip
+        for gone in ("route flush table 100", "rule del iif eth0 prohibit"):
+            tool("ip", "-6", "-n", HOST, *gone.split())
+        whole = sorted([*OF_V4, *OF_V6, "10.6.0.0/16 gateway 10.9.0.2"])
+        await host.until(lambda: bool(host.said("routing_put_back")) and routes() == whole)
+        assert host.kernel.warnings() == []
+        assert len(host.said("routing_failed")) == 1
+
+    on_the_host(story, routing)
+    assert routes() == []
 
 
 def left_behind() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wackamole.core.model import NodeId, ViewId
@@ -191,6 +191,7 @@ ops = st.lists(
 
 
 @given(ops)
+@example([("lose", NODES[0], 81), ("happens", NODES[0], 201), ("forgets", NODES[2], 0), ("lose", NODES[0], 221)])
 @settings(max_examples=60)
 def test_whatever_happens_nothing_is_lost_and_nothing_is_there_twice(steps: list[tuple[str, NodeId, int]]) -> None:
     """Of members that live. What one that dies had not yet told is lost with it."""

@@ -13,7 +13,7 @@ import pytest
 from wackamole.core.model import Address, NodeId, OnWire, Vip, VipKey
 from wackamole.lab.namespaces import ip, opened_in, tool
 from wackamole.shell.kernel.claims import Claim
-from wackamole.shell.kernel.kernel import Kernel
+from wackamole.shell.kernel.kernel import Kernel, KernelConfig
 from wackamole.shell.kernel.surroundings import packed
 from wackamole.shell.kernel.witness import QUESTIONS_PER_SECOND, Place, Witness
 
@@ -177,8 +177,7 @@ def witnessed(*vips: Vip) -> dict[VipKey, OnWire]:
             news.set()
 
         kernel = Kernel(
-            vips=vips,
-            interfaces={},
+            KernelConfig(vips),
             on_confirmed=lambda *_: None,
             on_eligibility=lambda *_: None,
             on_record=lambda *_: None,

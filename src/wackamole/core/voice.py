@@ -143,8 +143,8 @@ def represent(w: Work) -> None:
         return
     settings, at_once = w.s.settings, w.s.balance_at_once
     w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms, balance_at_once=False)
-    if not any(r.mature for r in reports):
-        return
+    if not any(r.mature for r in reports) or not agreement(reports):
+        return  # while a config goes round, what is to move is not known yet
     if at_once:  # what only loads ask for has to wait for the loads all the same
         say_moves(w, placing.balance(w.placement()))
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import ipaddress
 import json
@@ -19,9 +18,9 @@ from ..config import DETECTION_MS_MIN, Config, NodeConfig
 from ..engine.corosync.cmap import STATISTICS, read_numbers
 from ..engine.corosync.conf import ring_port
 from ..engine.corosync.cpg import LibraryMissing
-from ..engine.corosync.managed import answers, start_time
+from ..engine.corosync.managed import answers, noted
 from ..shell import scheduling
-from ..shell.kernel.claims import ETH_P_IPV6, SO_ATTACH_FILTER, frames
+from ..shell.kernel.claims import ETH_P_IPV6, attach, frames
 from ..shell.kernel.rtnl import Link
 from ..shell.kernel.surroundings import packed
 from .echo import echoes
@@ -151,7 +150,8 @@ def ring_port_free(host: Host) -> Finding:
     ports = _ports(config)
     if host.status is not None and host.status["engine"].get("state") == "joined":
         return ok("the daemon's own Corosync has them")
-    if _own_corosync(Path(host.socket).parent / "corosync" / "running.json"):
+    own = noted(Path(host.socket).parent / "corosync" / "running.json")
+    if own is not None and own[0].alive():
         return ok("a Corosync of ours runs, and the next daemon goes on with it")
     if answers():
         return problem(
@@ -162,14 +162,6 @@ def ring_port_free(host: Host) -> Finding:
     if taken:
         return problem(f"UDP {few(map(str, taken))} is in use on this host", f"ss -lunp 'sport = :{taken[0]}'")
     return ok(f"UDP {few(map(str, ports))} is free")
-
-
-def _own_corosync(note_file: Path) -> bool:
-    try:
-        told = json.loads(note_file.read_text())
-        return start_time(int(told["pid"])) == str(told["started"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _bound() -> Iterator[int]:
@@ -219,9 +211,7 @@ def _ear(name: str, ethertype: int, ports: list[int]) -> socket.socket:
     except PermissionError:
         raise NotChecked("listening on an interface needs root (CAP_NET_RAW)") from None
     s.setblocking(False)
-    program = _udp_to(ports, ethertype)
-    code = ctypes.create_string_buffer(program, len(program))
-    s.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(program) // 8, ctypes.addressof(code)))
+    attach(s, _udp_to(ports, ethertype))
     s.bind((name, ethertype))
     return s
 

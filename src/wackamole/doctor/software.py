@@ -12,13 +12,12 @@ from pathlib import Path
 from ..lab.namespaces import CLONE_NEWNET
 from ..shell import scheduling
 from ..shell.kernel.fence import Fence, FenceRefused, Guarded
+from ..shell.kernel.kernel import LINUX_MIN
 from .finding import Finding, NotChecked, lines, note, ok, problem
 from .host import Host, tool
 
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 """What the daemon cannot do without (linux/capability.h)."""
-KERNEL_MIN = (5, 18)
-"""IFA_PROTO: by it addresses are known as ours after a crash. The fence's egress hook is older (5.16)."""
 COROSYNC_MIN = (3, 0)
 """With knet; the wire format of 2.x is another one."""
 LEASE_MS_TRIED = 1000
@@ -111,10 +110,10 @@ def kernel(host: Host) -> Finding:
 
 
 def kernel_too_old(release: str) -> Finding | None:
-    """A problem if a release such as `5.10.0-30-amd64` is below KERNEL_MIN."""
-    if _version(release) >= KERNEL_MIN:
+    """A problem if a release such as `5.10.0-30-amd64` is below LINUX_MIN."""
+    if _version(release) >= LINUX_MIN:
         return None
-    least = ".".join(map(str, KERNEL_MIN))
+    least = ".".join(map(str, LINUX_MIN))
     return problem(f"Linux {release} is older than {least}", f"# a kernel of at least {least}; in Debian 12 it is 6.1")
 
 

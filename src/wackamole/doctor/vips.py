@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
-from ..core.model import Address
-from ..shell.kernel.rtnl import Link
-from ..shell.kernel.surroundings import network_of, packed
+from ..shell.kernel.neighbourhood import within
+from ..shell.kernel.surroundings import packed
 from .finding import Finding, NotChecked, few, lines, note, ok, problem
 from .host import Host, sysctl
 
@@ -29,7 +28,7 @@ def vip_interface(host: Host) -> Finding:
             nowhere.append(str(address))
         elif not link.carries:
             down[str(address)] = link.name
-        elif not _inside(host, address, link):
+        elif not within(packed(address.ip), host.around.networks_on(link.index)):
             outside[str(address)] = link.name
     said, remedies = [], []
     if missing:
@@ -92,9 +91,3 @@ def vip_count(host: Host) -> Finding:
                 f"sysctl -w net.ipv{version}.neigh.default.gc_thresh3={4 * count}  # on clients and routers too"
             )
     return note("; ".join(said), lines(*remedies)) if said else ok("the kernel has room for so many addresses")
-
-
-def _inside(host: Host, address: Address, link: Link) -> bool:
-    ip = packed(address.ip)
-    networks = host.around.networks_on(link.index)
-    return any(len(ip) == size and network_of(ip, prefix) == (size, prefix, bits) for size, prefix, bits in networks)

@@ -40,11 +40,15 @@ class Seal:
     """Makes and checks seals. The first secret signs, all of them verify: so a key is changed without an outage."""
 
     def __init__(self, cluster: str, secrets: Sequence[bytes]) -> None:
+        self._purpose = b"wackamole payload v1\0" + cluster.encode()
+        self._heard: OrderedDict[tuple[NodeId, int], int] = OrderedDict()
+        self.change(secrets)
+
+    def change(self, secrets: Sequence[bytes]) -> None:
+        """Other secrets, from now on."""
         if not secrets:
             raise ValueError("there is no secret")
-        purpose = b"wackamole payload v1\0" + cluster.encode()
-        self._keys = [hmac.digest(secret, purpose, "sha256") for secret in secrets]
-        self._heard: OrderedDict[tuple[NodeId, int], int] = OrderedDict()
+        self._keys = [hmac.digest(secret, self._purpose, "sha256") for secret in secrets]
 
     def close(self, sender: NodeId, incarnation: int, counter: int, payload: bytes) -> bytes:
         """The payload with its seal."""
@@ -79,7 +83,7 @@ class SealedEngine:
 
     def __init__(self, engine: GroupEngine, seal: Seal, *, on_refused: Callable[[NodeId, NotOurs], None]) -> None:
         self._engine = engine
-        self._seal = seal
+        self.seal = seal
         self._on_refused = on_refused
         self._listener: Listener | None = None
         self._me: Joined | None = None
@@ -98,7 +102,7 @@ class SealedEngine:
         if self._me is None:
             return
         self._counter += 1
-        self._engine.multicast(self._seal.close(self._me.me, self._me.incarnation, self._counter, payload))
+        self._engine.multicast(self.seal.close(self._me.me, self._me.incarnation, self._counter, payload))
 
     async def rejoin(self, reason: str, pause_s: float = 0.0) -> None:
         """As the engine within."""
@@ -121,7 +125,7 @@ class SealedEngine:
                 self._me = None
             case Delivered():
                 try:
-                    event = replace(event, payload=self._seal.open(event.sender, event.payload))
+                    event = replace(event, payload=self.seal.open(event.sender, event.payload))
                 except NotOurs as no:
                     self._refused += 1
                     self._on_refused(event.sender, no)

@@ -22,6 +22,7 @@ import string
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +30,9 @@ from typing import Any
 
 from ..client import NotReachable, Refused, ask
 from ..config import load, parse
-from ..engine.corosync.managed import start_time
+from ..convert import Source, convert
+from ..engine.corosync.managed import noted, start_time
+from ..routing import Route, Rule
 from ..shell.kernel.rtnl import Placed, Rtnl
 from .namespaces import NETNS, SHM, ToolFailed, ip, opened_in, processes_in, tool
 from .spread import spread_conf
@@ -126,42 +129,70 @@ class Layout:
         return (*self.nodes, CLIENT, OBSERVER, *((SERVER,) if self.routed else ()))
 
 
+def _node_addresses(index: int, rings: int) -> list[str]:
+    return [f"10.{77 + ring}.0.{11 + index}" for ring in range(rings)]
+
+
 def _node_toml(name: str, index: int, rings: int) -> str:
-    addresses = json.dumps([f"10.{77 + ring}.0.{11 + index}" for ring in range(rings)])
-    return f'[[node]]\nname = "{name}"\naddresses = {addresses}\n'
+    return f'[[node]]\nname = "{name}"\naddresses = {json.dumps(_node_addresses(index, rings))}\n'
 
 
 def _layout_of_file(name: str, path: Path) -> Layout:
-    """The layout for a config: the lab's own node addresses, and all VIPs on the nodes' first interface."""
+    """The layout for a config: all of it but `[control]` and where the engine is, on the lab's own node addresses, and with
+    the nodes' first interface in place of every other."""
     found = load(path)
-    cluster, engine, balance = found.cluster, found.engine, found.balance
-    lines = [
-        "[cluster]",
-        f"name = {json.dumps(cluster.name)}",
-        *([f"key_file = {json.dumps(cluster.key_file)}"] if cluster.key_file else []),
-        f'partition = "{cluster.partition.value}"',
-        f'mature = "{cluster.mature_ms}ms"',
-        "[engine]",
-        f'type = "{engine.type}"',
-        f'detection = "{engine.detection_ms}ms"',
-        f'evict_after = "{engine.evict_after_ms}ms"',
-        f'beat = "{engine.beat_ms}ms"',
-        "[balance]",
-        f'interval = "{balance.interval_ms}ms"',
-        f"moves_per_round = {json.dumps('all' if balance.moves_per_round is None else balance.moves_per_round)}",
-        f'settle = "{balance.settle_ms}ms"',
-        f'count = "{balance.count.value}"',
-    ]
-    rings = 1 if engine.type == "spread" else min(len(found.nodes[0].addresses), RINGS_MAX)
-    for index, node in enumerate(found.nodes):
-        lines += [_node_toml(node.name, index, rings), f"weight = {node.weight}"]
-    for v in found.vips:
-        inline = ", ".join(f'{{ address = "{a}", interface = "eth0" }}' for a in v.vip.addresses)
-        lines += ["[[vip]]", f"name = {json.dumps(v.vip.name)}", f"addresses = [{inline}]"]
-        lines += [f"prefer = {json.dumps(list(v.prefer))}"]
+    document = _document(path)
+    document.pop("control", None)
+    engine = document.pop("engine", {})
+    document["engine"] = {key: engine[key] for key in ("type", "detection", "evict_after", "beat") if key in engine}
+    rings = 1 if found.engine.type == "spread" else min(len(found.nodes[0].addresses), RINGS_MAX)
+    routing = [item for v in found.vips for item in v.routing]
+    names: set[str | None] = {a.interface for v in found.vips for a in v.vip.addresses}
+    names |= {h.interface for hosts in (found.notify.hosts, *(v.notify for v in found.vips)) for h in hosts}
+    names |= {item.dev for item in routing if isinstance(item, Route)}
+    names |= {name for item in routing if isinstance(item, Rule) for name in (item.iif, item.oif)}
+    interfaces = {each: "eth0" for each in sorted(n for n in names if n) if each != "lo"}
+    for index, node in enumerate(document["node"]):
+        kept = {key: value for key, value in node.items() if key not in ("address", "id")}
+        addresses = _node_addresses(index, rings)
+        document["node"][index] = kept | {"addresses": addresses, "interfaces": interfaces}
+    for table, v in zip(document["vip"], found.vips, strict=True):
+        for key in ("address", "interface"):
+            table.pop(key, None)
+        table["name"] = v.vip.name
+        table["addresses"] = [{"address": str(a), "interface": a.interface or "eth0"} for a in v.vip.addresses]
     vips = tuple((v.vip.name, a.ip) for v in found.vips for a in v.vip.addresses)
-    nodes = tuple(n.name for n in found.nodes)
-    return Layout(name, nodes, rings, vips, "\n".join(lines) + "\n", engine.type, engine.detection_ms)
+    nodes, text = tuple(n.name for n in found.nodes), "\n".join(_toml_lines(document)) + "\n"
+    return Layout(name, nodes, rings, vips, text, found.engine.type, found.engine.detection_ms)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """A valid file's tables, also of a wackamole.conf."""
+    text = path.read_text()
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return tomllib.loads(convert([Source(str(path), text)]).toml)
+
+
+def _toml_lines(document: dict[str, Any]) -> Iterator[str]:
+    """As TOML: tables at the first level, everything below in one line."""
+    for key, value in document.items():
+        if not isinstance(value, dict) and not (isinstance(value, list) and value and isinstance(value[0], dict)):
+            yield f"{key} = {_toml_value(value)}"
+    for key, value in document.items():
+        tables = [(f"[{key}]", value)] if isinstance(value, dict) else []
+        if isinstance(value, list):
+            tables = [(f"[[{key}]]", table) for table in value if isinstance(table, dict)]
+        for header, table in tables:
+            yield header
+            yield from (f"{json.dumps(k)} = {_toml_value(v)}" for k, v in table.items())
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{json.dumps(k)} = {_toml_value(v)}' for k, v in value.items())} }}"
+    return f"[{', '.join(map(_toml_value, value))}]" if isinstance(value, list) else json.dumps(value)
 
 
 class Lab:
@@ -350,7 +381,7 @@ class Lab:
         if self.layout.engine == "spread":
             self.start_spread(node)
         home = self.home / node
-        file = home / "run/wackamole.toml"
+        file = self.config(node)
         file.write_text(config if config is not None else self.layout.config)
         with (home / "daemon.log").open("ab") as log:
             child = subprocess.Popen(
@@ -404,11 +435,8 @@ class Lab:
 
     def corosync(self, node: str) -> int | None:
         """The pid of a node's Corosync, if it lives."""
-        try:
-            note = json.loads((self.home / node / "run/wackamole/corosync/running.json").read_text())
-        except (OSError, ValueError):
-            return None
-        return int(note["pid"]) if start_time(int(note["pid"])) == note["started"] else None
+        found = noted(self.home / node / "run/wackamole/corosync/running.json")
+        return found[0].pid if found is not None and found[0].alive() else None
 
     def daemon(self, node: str) -> int:
         """The pid of a node's daemon."""
@@ -586,6 +614,10 @@ class Lab:
     def ask(self, node: str, verb: str, arguments: dict[str, object] | None = None) -> Any:
         """One request to a node's daemon."""
         return ask(str(self.home / node / "run/wackamole/control.sock"), verb, arguments)
+
+    def config(self, node: str) -> Path:
+        """A node's config file; who writes to it does what an operator with an editor does."""
+        return self.home / node / "run/wackamole.toml"
 
     def status(self, node: str) -> dict[str, Any] | None:
         """A node's status, or None when its daemon does not answer."""

@@ -29,7 +29,8 @@ REQUEST_SECONDS_MAX = 10.0
 ANSWER_SECONDS_MAX = 30.0
 """A client that reads nothing for so long is dropped; what it has not read is at most ANSWER_BYTES_MAX and one line."""
 ANSWER_BYTES_MAX = 1 << 20
-SENTENCE_MAX = 1000
+SENTENCE_MAX = 16_000
+"""Of a refusal, which may be all the problems of a config."""
 READ_ONLY = frozenset({"status", "events", "why", "history", "table"})
 GROUP = "wackamole"
 
@@ -46,7 +47,7 @@ class ControlServer:
     def __init__(self, path: Path, handler: Handler, *, read_only_for_others: bool) -> None:
         self._path = path
         self._handler = handler
-        self._read_only_for_others = read_only_for_others
+        self._others_read = read_only_for_others
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -57,9 +58,13 @@ class ControlServer:
             group = _group_id()
             if group is not None and os.geteuid() == 0:
                 os.chown(self._path, -1, group)
-            os.chmod(self._path, 0o666 if self._read_only_for_others else 0o660)
+            self.let_others_read(self._others_read)
         except OSError as wrong:
             raise Refused(f"the control socket {self._path} cannot be made: {wrong.strerror or wrong}") from None
+
+    def let_others_read(self, others_read: bool) -> None:
+        """Whether everybody may ask the verbs that change nothing. Raises OSError."""
+        os.chmod(self._path, 0o666 if others_read else 0o660)
 
     async def close(self) -> None:
         """Stop listening and remove the socket."""

@@ -44,6 +44,7 @@ from ..core.model import (
     NodeId,
     NotEligible,
     Phase,
+    ShareRule,
     Table,
     ViewId,
     Vip,
@@ -53,9 +54,8 @@ from ..core.standing import Register
 from ..core.state import State, initial
 from ..engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
 from ..engine.corosync.adapter import CorosyncEngine
-from ..engine.corosync.conf import RingNode
 from ..engine.corosync.cpg import LibraryMissing
-from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync
+from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync, ring_nodes
 from ..engine.sealed import Seal, SealedEngine
 from ..engine.spread.adapter import SpreadEngine, group_name
 from ..eventlog import NoteError
@@ -72,7 +72,7 @@ from .journal import COMMON_FIELDS, Entry, Journal
 from .kernel.fence import FenceRefused
 from .kernel.fencing import ByLifetime, ByNftables, Fencing, Unfenced
 from .kernel.guard import Guard, descriptors_close_high_first
-from .kernel.kernel import Kernel, KernelRefused
+from .kernel.kernel import Kernel, KernelConfig, KernelRefused
 from .kernel.listed import Cache, Notify
 from .kernel.rtnl import FOR_EVER
 from .kernel.surroundings import packed
@@ -83,6 +83,8 @@ from .operator import RESTART_SECONDS_MAX, Operator
 from .original import OriginalServer
 from .record import Audit
 from .releases import Releases
+from .reload import Reload
+from .ring import Ring
 from .shares import rule_of
 from .status import name_of, status_of
 from .succession import Succession, inherited, replace_process
@@ -117,12 +119,10 @@ class Daemon:
 
     def __init__(self, config: Config, node: NodeConfig, journal: Journal, kept: Kept) -> None:
         self.config = config
+        self.node = node
         self._kept = kept
         self.journal = journal
-        rule = None
-        if config.balance.entry_point:
-            rule = rule_of(config.balance.entry_point, journal.put)
-        settings = settings_for(config, node, rule)
+        settings = settings_for(config, node, self.share_rule(config))
         self._state_dir = Path(os.environ.get("STATE_DIRECTORY", "/var/lib/wackamole"))
         left = kept.succession
         heirloom = tuple(v for v in settings.vips if left is not None and v.key in left.held)
@@ -147,37 +147,24 @@ class Daemon:
         self._newcomer = Newcomer()
         self._too_large = 0
         self._evictions: list[float] = []
-        self._meter: Meter | None = None
-        if config.load is not None:
-            self._meter = Meter(
-                config.load,
-                lambda load: self.tell(ev.LoadMeasured(load)),
-                journal.put,
-            )
+        self._meter = self._meter_of(config)
         self._notifier = Notifier()
         self._ready = False
         run_dir = Path(config.control.socket).parent
         self.kernel = Kernel(
-            vips=self.state.settings.vips,
-            interfaces=dict(node.interfaces),
+            kernel_config(config, node),
             on_confirmed=lambda serial, held, refused: self.tell(ev.KernelConfirmed(serial, held, refused)),
             on_eligibility=self._eligibility_changed,
             on_record=journal.put,
             on_fenced=lambda fenced: self.tell(ev.FenceChanged(fenced)),
             make_fencing=self._make_fencing,
             lifetime_s=config.fence.lifetime_s if config.fence.mode == "lifetime" else FOR_EVER,
-            link_up_delay_ms=config.fence.link_up_delay_ms,
             calm=lambda: self.state.phase is Phase.SETTLED,
             inherited=heirloom,
-            withdraw_after=config.fence.withdraw_after if config.fence.duplicates == "withdraw" else None,
             on_witnessed=lambda key, holder, result: self.tell(ev.SegmentAsked(key, holder, result)),
-            routing={v.vip.key: v.routing for v in config.vips},
-            keep_connections=frozenset(v.vip.key for v in config.vips if v.connections == "keep"),
-            peers=[a for n in config.nodes if n != node for a in n.addresses],
-            notify=_notify(config),
             on_neighbours=self._tell_neighbours,
         )
-        self.hooks = Hooks(config.hooks, node.name, self._common, journal.put)
+        self.hooks = Hooks(config.hooks, node.name, self.common, journal.put)
         journal.listen(self._tell_hooks)
         self._releases = Releases(heirloom, self.kernel.hold_exactly, self._before_release)
         self._ran_ms = boottime_ms()
@@ -189,23 +176,39 @@ class Daemon:
             slack_ms=FENCE_SLACK_MS + (LIFETIME_LATE_MS if config.fence.mode == "lifetime" else 0),
             warn=journal.put,
         )
-        self.events = Events(lambda: self.state, self._state_dir, journal, self.tell)
-        self.holders = Holders(lambda: self.state, journal, self.kernel.witness.look if config.fence.witness else None)
-        self.engine: GroupEngine = engine_for(config, node, run_dir, journal, self._bad_message)
+        self.events = Events(lambda: self.state, lambda: self._busy, self._state_dir, journal, self.tell)
+        self.holders = Holders(lambda: self.state, journal, self._ask_segment)
+        self.corosync = managed_corosync(config, run_dir)
+        self.engine: GroupEngine = engine_for(config, node, self.corosync, journal, self._bad_message)
+        self.ring = Ring(self.corosync, lambda: self.state, journal.put) if self.corosync is not None else None
+        self.reload = Reload(self)
         self.operator = Operator(self)
         self.expiry = Expiry(lambda: self.state, self.tell)
         self.control = ControlServer(
             Path(config.control.socket), self.operator.handle, read_only_for_others=config.control.read_only_for_others
         )
-        self._original: OriginalServer | None = None
         self._original_refused = ""
-        if config.control.original is not None:
-            self._original = OriginalServer(
-                config.control.original,
-                self.operator.handle,
-                lambda status: original.records(config, node, status),
-                journal.record,
-            )
+        self._original = self._original_of(config)
+
+    def _original_of(self, config: Config) -> OriginalServer | None:
+        address = config.control.original
+        if address is None:
+            return None
+        return OriginalServer(
+            address,
+            self.operator.handle,
+            lambda status: original.records(self.config, self.node, status),
+            self.journal.record,
+        )
+
+    def _meter_of(self, config: Config) -> Meter | None:
+        if config.load is None:
+            return None
+        return Meter(config.load, lambda load: self.tell(ev.LoadMeasured(load)), self.journal.put)
+
+    def share_rule(self, config: Config) -> ShareRule | None:
+        """The function of the entry point, if shares follow one."""
+        return rule_of(config.balance.entry_point, self.journal.put) if config.balance.entry_point else None
 
     def _make_fencing(self, refresh: Callable[[int], threading.Event]) -> Fencing:
         fence, left = self.config.fence, self._kept.succession
@@ -399,6 +402,8 @@ class Daemon:
         after = self.state
         self.events.on_table(self._ran_ms)
         self.holders.on_table(before)
+        if self.ring is not None:
+            self.ring.follow()
         self.operator.table_changed()
         self.expiry.look()
         if after.phase is Phase.SETTLED and not self._ready:
@@ -431,7 +436,8 @@ class Daemon:
             details = {k: v for k, v in entry.items() if k not in COMMON_FIELDS}
             self.hooks.happened(what, name, {**about, "details": details})
 
-    def _common(self) -> Mapping[str, object]:
+    def common(self) -> Mapping[str, object]:
+        """What hooks hear of everything."""
         view = self.state.view
         return {
             "cluster": self.config.cluster.name,
@@ -466,6 +472,10 @@ class Daemon:
             self.journal.record("bad_message", sender=sender, reason=str(wrong), times=self._bad_messages)
         if self._newcomer.gives_way(sender, wrong):
             self._spawn(self.engine.rejoin(self._newcomer.why, NOT_UNDERSTOOD_SECONDS))
+
+    def _ask_segment(self, vip: Vip, holder: NodeId) -> None:
+        if self.config.fence.witness:
+            self.kernel.witness.look(vip, holder)
 
     def _pet_watchdog(self) -> None:
         """Also while there is no group: an engine that is away is no reason to be restarted."""
@@ -551,6 +561,7 @@ class Daemon:
         loop.set_exception_handler(self._on_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.asked_to_leave)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload.on_signal()))
         self._pet_watchdog()
         self.audit.start()
         self.events.start()
@@ -582,6 +593,8 @@ class Daemon:
         self._alarm.set(None)
         self.expiry.close()
         self._releases.close()
+        if self.ring is not None:
+            self.ring.close()
         held = self.kernel.held()
         await self.kernel.close()
         for key in held:
@@ -595,6 +608,30 @@ class Daemon:
         if self.failure is not None:
             print(f"wackamole: {self.failure}", file=sys.stderr)
         return 1 if self.failure else 0
+
+    async def reconfigure(self, config: Config, node: NodeConfig, hooks: Hooks | None) -> None:
+        """Put in place what is not the core's. `hooks`: others, that run already; the old ones end what they have begun."""
+        before, self.config, self.node = self.config, config, node
+        self.kernel.reconfigure(kernel_config(config, node))
+        if hooks is not None:
+            self.hooks, old = hooks, self.hooks
+            self._spawn(old.close())
+        if config.load != before.load:
+            if self._meter is not None:
+                await self._meter.stop()
+            self._meter = self._meter_of(config)
+            if self._meter is not None:
+                self._spawn(self._meter.run())
+            else:
+                self.tell(ev.LoadMeasured(None))
+        if config.control.read_only_for_others != before.control.read_only_for_others:
+            with contextlib.suppress(OSError):  # somebody has removed the socket: nobody can read
+                self.control.let_others_read(config.control.read_only_for_others)
+        if config.control.original != before.control.original:
+            if self._original is not None:
+                await self._original.close()
+            self._original, self._original_refused = self._original_of(config), ""
+            await self._offer_original()
 
     async def _offer_original(self) -> None:
         """The original's control socket. Without it VIPs are served all the same, as by the original."""
@@ -641,6 +678,8 @@ class Daemon:
             warnings.append(f"{self._bad_messages} messages could not be read")
         if self._newcomer.why:
             warnings.append(f"{self._newcomer.why}: has this node the same key_file and version?")
+        if self.ring is not None:
+            warnings += self.ring.warnings()
         warnings += self.kernel.warnings() + self.hooks.warnings()
         found = status_of(
             self.state,
@@ -678,17 +717,42 @@ def _told_only(effect: do.Effect) -> bool:
     return isinstance(effect, do.Record)
 
 
-def _notify(config: Config) -> Notify:
-    told = config.notify
+def kernel_config(config: Config, node: NodeConfig) -> KernelConfig:
+    """What of a config concerns this host's kernel."""
+    told, fence = config.notify, config.fence
     more = {packed(a.ip): vip.notify for vip in config.vips if vip.notify for a in vip.vip.addresses}
     cache = Cache(told.throttle, told.ping) if told.neighbours else None
-    return Notify(told.hosts, more, cache, told.interval_ms / 1000)
+    return KernelConfig(
+        vips=tuple(sorted((v.vip for v in config.vips), key=lambda v: v.key)),
+        interfaces=dict(node.interfaces),
+        link_up_delay_ms=fence.link_up_delay_ms,
+        peers=frozenset(a for n in config.nodes if n != node for a in n.addresses),
+        withdraw_after=fence.withdraw_after if fence.duplicates == "withdraw" else None,
+        notify=Notify(told.hosts, more, cache, told.interval_ms / 1000),
+        routing={v.vip.key: v.routing for v in config.vips},
+        keep_connections=frozenset(v.vip.key for v in config.vips if v.connections == "keep"),
+    )
+
+
+def managed_corosync(config: Config, run_dir: Path) -> ManagedCorosync | None:
+    """The private Corosync that the config asks for, if it does."""
+    if config.engine.type != "corosync" or not config.engine.managed:
+        return None
+    key_file = config.cluster.key_file
+    return ManagedCorosync(
+        config.cluster.name,
+        ring_nodes(config.nodes),
+        config.engine.detection_ms,
+        secret=keys.read(Path(key_file)) if key_file is not None else None,
+        directory=run_dir / "corosync",
+        state_dir=Path(os.environ.get("STATE_DIRECTORY", "/var/lib/wackamole")) / "corosync",
+    )
 
 
 def engine_for(
     config: Config,
     node: NodeConfig,
-    run_dir: Path,
+    managed: ManagedCorosync | None,
     journal: Journal,
     on_refused: Callable[[NodeId, Exception], None],
 ) -> GroupEngine:
@@ -704,19 +768,9 @@ def engine_for(
             session=config.engine.session,
             retry_s=config.engine.retry_ms / 1000,
         )
-    elif config.engine.managed:
-        managed = ManagedCorosync(
-            cluster,
-            tuple(RingNode(n.name, n.id, n.addresses) for n in config.nodes),
-            config.engine.detection_ms,
-            secret=keys.read(key_file) if key_file is not None else None,
-            directory=run_dir / "corosync",
-            state_dir=Path(os.environ.get("STATE_DIRECTORY", "/var/lib/wackamole")) / "corosync",
-        )
-        return CorosyncEngine(f"wackamole/{cluster}", managed, on_record=journal.record)
     else:
-        engine = CorosyncEngine(f"wackamole/{cluster}", None, on_record=journal.record)
-    if key_file is None:
+        engine = CorosyncEngine(f"wackamole/{cluster}", managed, on_record=journal.record)
+    if key_file is None or managed is not None:
         return engine
     return SealedEngine(engine, Seal(cluster, keys.read_all(key_file)), on_refused=on_refused)
 

@@ -26,16 +26,19 @@ AT_ONCE = 100
 
 
 class Events:
-    """`state` gives the state of now; `request` hands a note to the core. What the core is busy with comes first: see `arm`."""
+    """`state` gives the state of now, `request` hands a note to the core. While the core is `busy` nothing is set off for each
+    record: whoever runs it calls `arm` at the end."""
 
     def __init__(
         self,
         state: Callable[[], State],
+        busy: Callable[[], bool],
         state_dir: Path,
         journal: Journal,
         request: Callable[[ev.NoteRequested], None],
     ) -> None:
         self._state = state
+        self._busy = busy
         self._node = state().settings.node
         self._request = request
         path = events_path(state_dir)
@@ -90,7 +93,8 @@ class Events:
                 mine = first if who == "nobody" else self._is_mature() and who == self._node
         if mine:
             self._telling.happened(what, fields, round(float(str(entry["time"])) * 1000), boottime_ms())
-            self.arm()
+            if not self._busy():
+                self.arm()
 
     def _is_mature(self) -> bool:
         state = self._state()

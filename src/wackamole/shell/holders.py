@@ -21,7 +21,7 @@ class Holders:
         self,
         state: Callable[[], State],
         journal: Journal,
-        ask: Callable[[Vip, NodeId], None] | None,
+        ask: Callable[[Vip, NodeId], None],
     ) -> None:
         self._state = state
         self._journal = journal
@@ -36,6 +36,7 @@ class Holders:
         self._began: dict[VipKey, int] = {}
         """When it began to change its holder: it was given another target, or its holder was heard for the last time (ms)."""
         self._lost: dict[NodeId, int] = {}  # when who is gone was heard for the last time
+        self._reports: dict[NodeId, Report] = {}  # the last of everybody, also of who is gone
         self._named: tuple[Table, dict[str, Row]] = (Table(), {})
 
     def on_view(self, before: State, after: State) -> None:
@@ -47,11 +48,11 @@ class Holders:
     def on_table(self, before: Table) -> None:
         """The table is another than `before`: tell who moved, and look who answers."""
         state = self._state()
+        self._reports |= {r.node: r for r in (*before.reports, *state.table.reports)}
         if state.phase is not Phase.SETTLED:
             return
-        reports = {r.node: r for r in (*before.reports, *state.table.reports)}
         for row in state.table.rows:
-            self._settled(row, reports, state)
+            self._settled(row, self._reports, state)
             self._look_on_the_wire(row, state)
         if len(self._holders) > len(state.table.rows):
             self._forget({row.key for row in state.table.rows})
@@ -100,7 +101,7 @@ class Holders:
             return
         seen = row.key in self._looked_at
         self._looked_at[row.key] = now
-        if row.holder is None or (not seen and row.cause is Cause.CLAIM) or self._ask is None:
+        if row.holder is None or (not seen and row.cause is Cause.CLAIM):
             return
         if witness_of(state, row.holder) == state.me:
             self._ask(row.vip, row.holder)

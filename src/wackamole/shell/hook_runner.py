@@ -22,7 +22,7 @@ AT_ONCE_MAX = 16
 SAID_CHARACTERS_MAX = 200
 """Of the first line that a program writes to its standard error."""
 LAST_WORDS_SECONDS = 0.2
-"""How long its standard error is read on after its end: what it left running may hold it open."""
+"""How long its standard error is read on after its end: what it left running may hold it open, and loses it then."""
 LINE_BYTES_MAX = 8 << 20
 
 
@@ -96,25 +96,28 @@ async def run(job: Job) -> Result:
     if job.start_by is not None and began > job.start_by:
         return Result(job.number, "too late")
     told = os.memfd_create("told")  # no pipe: a program need not read it
+    reading, stderr = os.pipe()
+    loop, said = asyncio.get_running_loop(), _Said()
+    transport, _ = await loop.connect_read_pipe(lambda: said, os.fdopen(reading, "rb", 0))
     try:
         os.write(told, job.text.encode() + b"\n")
         os.lseek(told, 0, os.SEEK_SET)
+        # no pipe of asyncio's: the end of a program would be awaited until all that it left running has ended as well
         process = await asyncio.create_subprocess_exec(
             *job.command,
             stdin=told,
             stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=stderr,
             env=job.environment,
             cwd="/",
             start_new_session=True,
         )
     except (OSError, ValueError) as wrong:
+        transport.close()
         return Result(job.number, "not started", said=_one_line(str(wrong)))
     finally:
         os.close(told)
-    assert process.stderr is not None
-    heard = bytearray()
-    listening = asyncio.get_running_loop().create_task(_listen(process.stderr, heard))
+        os.close(stderr)
     timed_out = False
     try:
         await asyncio.wait_for(process.wait(), job.timeout_ms / 1000)
@@ -123,18 +126,27 @@ async def run(job: Job) -> Result:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-    await asyncio.wait({listening}, timeout=LAST_WORDS_SECONDS)
-    listening.cancel()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(said.ended.wait(), LAST_WORDS_SECONDS)
+    transport.close()
     code = process.returncode or 0
     outcome = "timeout" if timed_out else "ok" if code == 0 else "exit" if code > 0 else "signal"
     ms = round((time.monotonic() - began) * 1000)
-    return Result(job.number, outcome, abs(code), ms, _one_line(heard.decode(errors="replace")))
+    return Result(job.number, outcome, abs(code), ms, _one_line(said.heard.decode(errors="replace")))
 
 
-async def _listen(stream: asyncio.StreamReader, heard: bytearray) -> None:
-    while part := await stream.read(4096):
-        if len(heard) < 4 * SAID_CHARACTERS_MAX:
-            heard += part
+class _Said(asyncio.Protocol):
+    """What a program writes to its standard error: read for as long as it runs, and kept as far as anybody is told."""
+
+    def __init__(self) -> None:
+        self.heard = bytearray()
+        self.ended = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += data[: max(0, 4 * SAID_CHARACTERS_MAX - len(self.heard))]
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.ended.set()
 
 
 def _one_line(text: str) -> str:

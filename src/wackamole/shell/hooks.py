@@ -28,7 +28,10 @@ BUFFER_BYTES_MAX = 4 << 20
 """What a runner that is stopped has not read; what comes then is not told to it."""
 ROUND_SECONDS = 0.05
 """Changes within this time are one round: they come of one move or view."""
-RESTART_SECONDS = 1.0
+RESTART_SECONDS, RESTART_SECONDS_MAX = 1.0, 60.0
+"""A runner that ended is started anew after this; one that ends again and again, each time after twice as long."""
+LATE_SECONDS = 60.0
+"""A call that has waited for longer is told by `status`."""
 LAST_SECONDS = 5.0
 """How long the daemon waits for the last hooks when it ends."""
 RESULT_BYTES_MAX = 64 << 10
@@ -56,6 +59,7 @@ class _Round:
     hook: int
     event: str
     happenings: list[Happening] = field(default_factory=list)
+    vips: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +69,7 @@ class _Pending:
     hook: int
     event: str
     vips: str
+    at: float
     done: Callable[[], None] | None
 
 
@@ -72,11 +77,17 @@ class Hooks:
     """The hooks of this node. `common` says what is true of everything at this moment: cluster, node, view."""
 
     def __init__(
-        self, hooks: Iterable[HookConfig], node: str, common: Callable[[], Happening], record: Recorded
+        self,
+        hooks: Iterable[HookConfig],
+        node: str,
+        common: Callable[[], Happening],
+        record: Recorded,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hooks = [h for h in hooks if not h.nodes or node in h.nodes]
         self._common = common
         self._record = record
+        self._clock = clock
         self._on: dict[str, list[tuple[int, frozenset[str]]]] = {}  # hooks and their VIPs, by event
         for number, hook in enumerate(self._hooks):
             for event in hook.on:
@@ -92,6 +103,7 @@ class Hooks:
         self._process: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._closing = False
+        self._held: deque[tuple[int, str, list[Happening]]] = deque()  # while no runner is there
         self._dropped = 0
 
     async def start(self) -> None:
@@ -113,14 +125,25 @@ class Hooks:
 
     async def _keep(self, process: asyncio.subprocess.Process) -> None:
         """Listen to the runner until it ends; one that ends before it should is started anew."""
-        await self._read(process)
+        pause = RESTART_SECONDS
+        lost = await self._read(process)
         while not self._closing:
-            self._record("hook_failed", {"hook": "all", "outcome": "the process that runs the hooks ended"})
-            await asyncio.sleep(RESTART_SECONDS)
+            why = "the process that runs the hooks ended"
+            self._record("hook_failed", {"hook": "all", "outcome": why, "lost": lost})
+            lost = 0
+            await asyncio.sleep(pause)
+            if self._closing:
+                return
+            began = self._clock()
             with contextlib.suppress(OSError):  # too many processes, or no memory: the next time, maybe
                 self._process = await self._runner()
                 self._record("hook", {"hook": "all", "outcome": "another process runs them"})
-                await self._read(self._process)
+                held, self._held = self._held, deque()
+                for number, event, happenings in held:
+                    self._tell(number, event, happenings)
+                lost = await self._read(self._process)
+            lived = self._clock() - began
+            pause = RESTART_SECONDS if lived > RESTART_SECONDS_MAX else min(2 * pause, RESTART_SECONDS_MAX)
 
     def happened(self, event: str, vip: str, what: Happening) -> None:
         """Something that hooks may be on. `vip` is "" for what concerns none."""
@@ -145,11 +168,16 @@ class Hooks:
                 if self._hooks[number].each == "vip":
                     self._tell(number, event, [happening])
                     continue
+                for other in [r for r in self._rounds.values() if r.hook == number and r.event != event]:
+                    if vip in other.vips:  # what happened to it before is told before
+                        self._end_round(other)
                 found = self._rounds.get((number, event))
                 if found is None:
                     found = self._rounds[number, event] = _Round(number, event)
                     loop.call_later(ROUND_SECONDS, self._end_round, found)
                 found.happenings.append(happening)
+                if vip:
+                    found.vips.add(vip)
         if self._waiting:
             self._flushing = loop.call_soon(self._flush)
 
@@ -201,8 +229,14 @@ class Hooks:
         names = [str(h["vip"]) for h in happenings if "vip" in h]
         vips = " ".join(names)
         stdin = self._process.stdin if self._process is not None else None
-        if stdin is None or stdin.is_closing() or stdin.transport.get_write_buffer_size() > BUFFER_BYTES_MAX:
+        gone = stdin is None or stdin.is_closing()
+        if gone and done is None and not self._closing and len(self._held) < WAITING_MAX:
+            self._held.append((number, event, happenings))
+            return
+        if stdin is None or gone or stdin.transport.get_write_buffer_size() > BUFFER_BYTES_MAX:
             self._drop(event, vips)
+            if done is not None:  # nobody waits for what will not be; the others of these are told first
+                asyncio.get_running_loop().call_soon(done)
             return
         if hook.each == "vip":
             said = happenings[0]
@@ -218,7 +252,7 @@ class Hooks:
             hook.timeout_ms,
             time.monotonic() + within_s if within_s is not None else None,
         )
-        self._pending[job.number] = _Pending(number, event, vips, done)
+        self._pending[job.number] = _Pending(number, event, vips, self._clock(), done)
         stdin.write(json.dumps({k: getattr(job, k) for k in Job.__slots__}).encode() + b"\n")
 
     def _drop(self, event: str, vips: str) -> None:
@@ -226,8 +260,8 @@ class Hooks:
         if self._dropped < 10:
             self._record("hook_failed", {"hook": "all", "on": event, "vip": vips[:200], "outcome": "dropped"})
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        """What became of the jobs, until the runner ends."""
+    async def _read(self, process: asyncio.subprocess.Process) -> int:
+        """What became of the jobs, until the runner ends. Returns how many are lost with it."""
         assert process.stdout is not None
         while line := await process.stdout.readline():
             result = Result(**json.loads(line))
@@ -238,7 +272,11 @@ class Hooks:
         assert process.stdin is not None
         with contextlib.suppress(OSError):  # what could not be written to it: asked for here, it is nobody's surprise
             await process.stdin.wait_closed()
-        self._pending.clear()
+        lost, self._pending = self._pending, {}
+        for pending in lost.values():
+            if pending.done is not None:
+                pending.done()
+        return len(lost)
 
     def _ended(self, pending: _Pending, result: Result) -> None:
         hook, score = self._hooks[pending.hook], self._scores[pending.hook]
@@ -274,7 +312,14 @@ class Hooks:
             for hook, score in zip(self._hooks, self._scores, strict=True)
             if score.failed
         ]
-        return found + ([f"{self._dropped} hooks were not called: too many waited"] if self._dropped else [])
+        waited_s = max((self._clock() - p.at for p in self._pending.values()), default=0.0)
+        if waited_s > LATE_SECONDS:
+            found.append(f"{len(self._pending)} calls of hooks wait, the first for {waited_s:.0f} s")
+        if self._dropped:
+            found.append(
+                f"{self._dropped} calls of hooks were dropped: too many waited, or nothing was there to make them"
+            )
+        return found
 
     async def close(self, seconds: float = LAST_SECONDS) -> None:
         """Tell what is left to tell, and wait so long for what is under way; it goes on without the daemon."""
@@ -288,6 +333,8 @@ class Hooks:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
         if self._keeping is not None:
+            if self._process is not None and self._process.returncode is not None:
+                seconds = 0.0  # it waits to start another one
             _, late = await asyncio.wait({self._keeping}, timeout=seconds)
             for task in late:
                 task.cancel()

@@ -33,7 +33,7 @@ RESTART_SECONDS_MAX = RESTART_MS_MAX / 1000
 COMMAND_SECONDS_MAX = 10.0
 """How long a command waits for the group to carry it out before it says that it did not happen."""
 ASK_AGAIN_SECONDS = 0.5
-COMMANDS = frozenset({"move", "drain", "resume", "balance", "hold", "unhold", "restart", "leave"})
+COMMANDS = frozenset({"move", "drain", "resume", "balance", "hold", "unhold", "reload", "restart", "leave"})
 PROGRESS_SECONDS = 0.2
 """How often it is told how far something is."""
 ASKED_TEXT_MAX = 200
@@ -107,6 +107,10 @@ class Operator:
             case "hold" | "unhold":
                 async for line in self._hold(request, held=verb == "hold"):
                     yield line
+            case "reload":
+                dry = bool(request.get("dry"))
+                changes = [str(c) for c in await self._member.reload.reload(dry=dry)]
+                yield {"result": {"node": self._member.node.name, "dry": dry, "changes": changes}}
             case "restart":
                 async for line in self._restart(request):
                     yield line

@@ -84,7 +84,7 @@ SPEAKERS: dict[str, Speaker | str] = {
     **dict.fromkeys(
         (
             *("started", "leave_requested", "command", "command_refused", "restart_refused", "hook", "hook_failed"),
-            *("load_failed", "load_known", "shares_failed"),
+            *("load_failed", "load_known", "shares_failed", "routing_failed"),
             *("eligible", "ineligible", "duplicate", "duplicate_withdrawn", "put_back_waits", "kernel_unreadable"),
             *("fence_broken", "renewed_late", "paused", "suspect", "diverged", "rejoin_waits", "engine_lost"),
             *("engine_died", "engine_refused", "audit_failed", "events_failed"),
@@ -101,8 +101,9 @@ class Telling:
 
     def __init__(self, node: str, run: str, log: EventLog) -> None:
         self.log = log
-        self._node, self._run = node, run
-        self._number = 0
+        self._node, self.run = node, run
+        self.number = 0
+        """How many events it has had to tell."""
         self._pending: dict[int, Event] = {}  # until they come back
         self._sent: dict[int, int] = {}  # when, in this view
         self._lost = 0
@@ -146,8 +147,8 @@ class Telling:
         return True
 
     def _put(self, what: str, fields: Mapping[str, object], time_ms: int) -> None:
-        self._number += 1
-        self._pending[self._number] = event_of(self._node, self._run, self._number, time_ms, what, fields)
+        self.number += 1
+        self._pending[self.number] = event_of(self._node, self.run, self.number, time_ms, what, fields)
 
     def disturbed(self, now_ms: int) -> None:
         """The table changed."""
@@ -175,12 +176,14 @@ class Telling:
                 for event in note.events:
                     found.append(Entry(min(self._epoch + 1, COUNT_MAX), self._view or "0.0.0", self._index, event))
                     self._index += 1
-                    if (event.node, event.run) == (self._node, self._run):
+                    if (event.node, event.run) == (self._node, self.run):
                         self._pending.pop(event.number, None)
                         self._sent.pop(event.number, None)
             case Has():
                 self._epoch = max(self._epoch, note.epoch)
-                self._has.setdefault(by, note)
+                if by not in self._has:
+                    self._has[by] = note
+                    self._again = None  # also for who comes late: it was not waited for, and may lack something
             case Again():
                 found += [entry for entry in note.entries if entry.view != self._view]
         return [entry for entry in found if self.log.add(entry)]
@@ -215,7 +218,7 @@ class Telling:
             return None
         if self._me not in self._has:
             self._hello_ms = now_ms + AGAIN_MS
-            return self._say(Has(self._base, self.log.ranges()), now_ms)
+            return self._say(Has(self._base, self.log.parts()), now_ms)
         if self._again is None and now_ms >= self._gathered_ms():
             assert self._view is not None
             self._again = deque(missing(self.log.recent(), self._view, self._me, self._has))

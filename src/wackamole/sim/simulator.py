@@ -10,6 +10,7 @@ What is modelled, and how it differs from `World`, where the caller picks every 
   noticed, up to one and a half detection times later. What was said meanwhile comes in the next view, or is lost.
 * **Time.** Every host's clock has its own offset and drift; deliveries, timers and kernel operations take time, and a
   kernel does first the removals, then the additions, then answers.
+* **The event log.** Daemons tell each other what they recorded, in notes; a host that crashed may have lost its file.
 
 The laws are checked after every event: `no_address_is_served_twice` says when two hosts may serve one address. When
 the plan's faults are over everything is repaired, and what should be so within two minutes of virtual time is awaited.
@@ -40,6 +41,8 @@ from ..core.standing import Kind, Order, Register, ended, join
 from ..core.state import State, initial
 from ..engine.contract import DISPATCH_BUDGET, Delivered, Joined, Lost, NewView
 from ..engine.memory import Network
+from ..eventlog import RECENT_MAX, EventLog
+from ..shell.telling import Telling
 from .plan import Fault, Plan
 from .world import Payload
 
@@ -56,6 +59,10 @@ REJOIN_MS_MIN, REJOIN_MS_MAX = 1000, 60_000
 STORY_LINES = 60
 
 Pair = tuple[NodeId, NodeId]
+
+
+NOTED = frozenset({"acquired", "released", "conflict", "evict", "failed", "lapsed", "suspect", "leaving"})
+"""Of these the event log is told, by whoever records it: more than in a real one, where some are said by one member alone."""
 
 
 class Violation(AssertionError):
@@ -75,6 +82,7 @@ class Daemon:
     """One run of the daemon."""
 
     state: State
+    telling: Telling
     connected: bool = False
     leaving: bool = False
     hung_ms: int | None = None
@@ -108,6 +116,7 @@ class Host:
     orders: Register = ()
     """On its disk."""
     changes: dict[str, str] = field(default_factory=dict)
+    log: EventLog = field(default_factory=EventLog)
 
     def clock_ms(self, now_ms: int) -> int:
         """What its clock shows."""
@@ -119,6 +128,11 @@ class Host:
         while self.clock_ms(at) < clock_ms:
             at += 1
         return at
+
+
+def _may_note(state: State) -> bool:
+    """As shell/events.py: while nothing of importance goes on, by who has met the others."""
+    return state.phase is Phase.SETTLED and any(r.node == state.me and r.mature for r in state.table.reports)
 
 
 class Simulation:
@@ -159,6 +173,7 @@ class Simulation:
         self._given: set[Order] = set()
         self._known: Register = ()
         self._nodes = sorted(self.hosts)
+        self._runs = 0
 
     # -- time -----------------------------------------------------------------------------------------------------------
 
@@ -233,7 +248,9 @@ class Simulation:
             self._topology()
         settings = self.settings(host)
         host.kernel = frozenset()
-        host.daemon = daemon = Daemon(initial(settings, orders=host.orders))
+        self._runs += 1
+        telling = Telling(name, f"{self._runs:016x}", host.log)
+        host.daemon = daemon = Daemon(initial(settings, orders=host.orders), telling)
         if self.plan.fence == "nftables":
             host.open_until_ms = 0
         self._tell_eligibility(host)
@@ -266,6 +283,8 @@ class Simulation:
             return False
         host.up, host.daemon, host.frozen_ms, host.engine = False, None, None, Engine.LOST
         host.kernel, host.open_until_ms = frozenset(), 0
+        if self._runs % 2:
+            host.log = EventLog()  # it will be installed anew
         self._held = [x for x in self._held if x[0] != host.node]
         self._apart = {p: n for p, n in self._apart.items() if host.node not in p}
         self._cut_apart &= set(self._apart)
@@ -695,8 +714,13 @@ class Simulation:
         daemon = host.daemon
         assert daemon is not None
         before = daemon.state
-        daemon.state, effects = step(before, event, host.clock_ms(self.now_ms))
+        clock_ms = host.clock_ms(self.now_ms)
+        daemon.state, effects = step(before, event, clock_ms)
         self.counts["steps"] += 1
+        if daemon.state.view is not before.view:
+            daemon.telling.on_view(daemon.state.view, daemon.state.me, clock_ms)
+        if daemon.state.table is not before.table:
+            daemon.telling.disturbed(clock_ms)
         for effect in effects:
             self._perform(host, daemon, effect)
         if daemon.state.table.orders is not before.table.orders:
@@ -724,11 +748,16 @@ class Simulation:
                 self.after_for(host, daemon, self.dice.randint(0, 20), partial(self._keep, host, orders))
             case do.Announce():
                 self.counts["announced again"] += 1
+            case do.TakeNote(_, by, body):
+                self.counts["events taken"] += len(daemon.telling.on_note(by, body))
             case do.LeaveGroup(come_back, reason):
                 self.say(f"{host.name} leaves: {reason}")
                 self._leave(host, daemon, come_back=come_back)
             case do.Record(what, fields, vip, _):
                 self.counts[f"record {what}"] += 1
+                if what in NOTED:
+                    clock_ms = host.clock_ms(self.now_ms)
+                    daemon.telling.happened(what, dict(fields), clock_ms, clock_ms)
                 told = " ".join(f"{k}={v}" for k, v in fields)
                 self.say(f"{host.name} {what} {vip.split('#')[0] if vip else ''} {told}")
 
@@ -751,7 +780,8 @@ class Simulation:
         self.after_for(host, daemon, pause_ms + self.dice.randint(1, 20), lambda: self._join(host, daemon))
 
     def _arm(self, host: Host, daemon: Daemon) -> None:
-        due_ms = next_deadline_ms(daemon.state)
+        note_ms = daemon.telling.due_ms() if _may_note(daemon.state) else None
+        due_ms = min((ms for ms in (next_deadline_ms(daemon.state), note_ms) if ms is not None), default=None)
         at_ms = None if due_ms is None else max(self.now_ms, host.when_ms(due_ms))
         if at_ms == daemon.timer:
             return
@@ -762,7 +792,8 @@ class Simulation:
         def fire() -> None:
             if daemon.timer == at_ms:
                 daemon.timer = None
-                self.tell(host, ev.TimePassed())
+                body = daemon.telling.note(host.clock_ms(self.now_ms)) if _may_note(daemon.state) else None
+                self.tell(host, ev.TimePassed() if body is None else ev.NoteRequested(body))
 
         late_ms = self.dice.randint(1, 30) if self.dice.random() < 0.05 else 0
         self.after_for(host, daemon, at_ms - self.now_ms + late_ms, fire)
@@ -1024,7 +1055,27 @@ class Simulation:
                 return f"{self.hosts[node].name} does not know the orders that the others know"
         if any(r.ineligible or r.draining for r in table.reports) or any(r.sticky for r in table.rows):
             return "somebody is not eligible, drained, or holds by an operator's word"
-        return self._unfair(table.rows, table.reports) if agreement(table.reports) else None
+        unfair = self._unfair(table.rows, table.reports) if agreement(table.reports) else None
+        return unfair or self._untold()
+
+    def _untold(self) -> str | None:
+        """The event log: as far back as all have it and were told it, all have the same, and what a living member said is
+        in it."""
+        histories = {}
+        for name, daemon in ((h.name, h.daemon) for h in self.hosts.values() if h.daemon is not None):
+            if daemon.telling.due_ms() is not None:
+                return f"{name} has something to tell"
+            histories[name] = [entry.event.id for entry in daemon.telling.log.shown()]
+        least = min(RECENT_MAX, *map(len, histories.values()))
+        one, *others = ((name, ids[len(ids) - least :]) for name, ids in histories.items())
+        for name, ids in others:
+            if ids != one[1]:
+                return f"the histories of {one[0]} and {name} differ"
+        for name, daemon in ((h.name, h.daemon) for h in self.hosts.values() if h.daemon is not None):
+            told = {number for _, run, number in histories[name] if run == daemon.telling.run}
+            if told != set(range(1, daemon.telling.number + 1)):
+                return f"something that {name} said is lost"
+        return None
 
     def _unfair(self, rows: Iterable[Row], reports: Iterable[Report]) -> str | None:
         sizes = [(r.holder, len(r.vip.addresses) if self.plan.count == "addresses" else 1) for r in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes as c
 
-from .cpg import OK, LibraryMissing
+from .cpg import OK, loaded
 
 CONFIGURATION, STATISTICS = 0, 1
 """Its maps: CMAP_MAP_ICMAP and CMAP_MAP_STATS (corosync/cmap.h)."""
@@ -12,10 +12,7 @@ CONFIGURATION, STATISTICS = 0, 1
 
 def read_numbers(keys: tuple[str, ...], of: int = CONFIGURATION) -> dict[str, int]:
     """The unsigned 32-bit values of these keys, those that exist; {} when Corosync does not answer."""
-    try:
-        lib = c.CDLL("libcmap.so.4")
-    except OSError as wrong:
-        raise LibraryMissing(f"libcmap.so.4 cannot be loaded ({wrong}); install the package libcmap4") from wrong
+    lib = loaded("libcmap.so.4", "libcmap4")
     handle = c.c_uint64(0)
     if lib.cmap_initialize_map(c.byref(handle), c.c_int(of)) != OK:
         return {}

@@ -125,12 +125,17 @@ class _Model(c.Structure):
     )
 
 
-def library() -> c.CDLL:
-    """Load libcpg; LibraryMissing names the package."""
+def loaded(name: str, package: str) -> c.CDLL:
+    """One of Corosync's libraries; LibraryMissing names the package."""
     try:
-        return c.CDLL("libcpg.so.4", use_errno=True)
+        return c.CDLL(name, use_errno=True)
     except OSError as wrong:
-        raise LibraryMissing(f"libcpg.so.4 cannot be loaded ({wrong}); install the package libcpg4") from wrong
+        raise LibraryMissing(f"{name} cannot be loaded ({wrong}); install the package {package}") from wrong
+
+
+def library() -> c.CDLL:
+    """Load libcpg, or raise LibraryMissing."""
+    return loaded("libcpg.so.4", "libcpg4")
 
 
 def _processes(entries: c._Pointer[_Address], count: int) -> tuple[Process, ...]:

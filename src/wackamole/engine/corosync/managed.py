@@ -16,10 +16,14 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...config import NodeConfig
+from .cfg import reload_config
 from .conf import RingNode, corosync_conf, derived_key, timings
+from .cpg import CpgError, LibraryMissing
 
 STOP_SECONDS_MAX = 5.0
 SUN_PATH_BYTES = 108
@@ -53,6 +57,15 @@ def start_time(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
+def noted(file: Path) -> tuple[Running, str] | None:
+    """The Corosync that a note of ours tells of, dead or alive, and the digest of the config that it runs with."""
+    try:
+        note = json.loads(file.read_text())
+        return Running(int(note["pid"]), str(note["started"])), str(note["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def answers() -> bool:
     """Whether any Corosync serves CPG in this network namespace. Its socket is abstract, and its name is the whole of
     sun_path, padded with zeros (libqb, ipc_socket.c)."""
@@ -63,6 +76,11 @@ def answers() -> bool:
         except OSError:
             return False
         return True
+
+
+def ring_nodes(nodes: Iterable[NodeConfig]) -> tuple[RingNode, ...]:
+    """The ring of a config."""
+    return tuple(RingNode(n.name, n.id, n.addresses) for n in nodes)
 
 
 class ManagedCorosync:
@@ -80,9 +98,9 @@ class ManagedCorosync:
         program: str = "corosync",
     ) -> None:
         self.cluster = cluster
-        self._nodes = nodes
+        self.nodes = nodes
         self.detection_ms = detection_ms
-        self._secret = secret
+        self.secret = secret
         self._directory = directory
         self._state_dir = state_dir
         self._program = program
@@ -95,22 +113,14 @@ class ManagedCorosync:
 
     def running(self) -> tuple[Running, str] | None:
         """Our process and the digest of the config that it runs with, if it lives."""
-        try:
-            note = json.loads(self._note.read_text())
-            process = Running(int(note["pid"]), str(note["started"]))
-            digest = str(note["config"])
-        except (OSError, ValueError, KeyError):
-            return None
-        return (process, digest) if process.alive() else None
+        found = noted(self._note)
+        return found if found is not None and found[0].alive() else None
 
     def _forget_the_dead(self) -> None:
         """Remove what a Corosync of ours that was killed has left in shared memory: 10 MB for each of its lives (libqb's rings
         and its flight recorder, which have its process id in their names)."""
-        try:
-            pid = int(json.loads(self._note.read_text())["pid"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-        if start_time(pid) is not None:
+        found = noted(self._note)
+        if found is None or start_time(pid := found[0].pid) is not None:
             return  # it lives, or its number is somebody else's now
         for left in (*SHM.glob(f"qb-{pid}-*"), *SHM.glob(f"qb-corosync-{pid}-*")):
             with contextlib.suppress(OSError):
@@ -126,19 +136,19 @@ class ManagedCorosync:
         for folder in (self._directory, self._state_dir):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         key_file = None
-        if self._secret is not None:
+        if self.secret is not None:
             key_file = self._directory / "authkey"
-            _write_private(key_file, derived_key(self._secret))
+            _write_private(key_file, derived_key(self.secret))
         text = corosync_conf(
             self.cluster,
-            self._nodes,
+            self.nodes,
             timings(self.detection_ms),
             key_file=str(key_file) if key_file else None,
             log_file=str(self._directory / "corosync.log"),
             state_dir=str(self._state_dir),
         )
         _write_private(self._directory / "corosync.conf", text.encode())
-        return hashlib.blake2b(text.encode() + (self._secret or b""), digest_size=16).hexdigest()
+        return hashlib.blake2b(text.encode() + (self.secret or b""), digest_size=16).hexdigest()
 
     async def ensure(self) -> None:
         """Have it running with this config. Raises CorosyncRefused."""
@@ -159,6 +169,25 @@ class ManagedCorosync:
         self.adopted = False
         await asyncio.to_thread(self._forget_the_dead)
         await self._start(digest)
+
+    async def reconfigure(self, nodes: tuple[RingNode, ...]) -> None:
+        """Have it know these nodes, while it runs: the ring goes on. Raises CorosyncRefused, and then knows those of before."""
+        before, self.nodes = self.nodes, nodes
+        try:
+            digest = await asyncio.to_thread(self._write)
+            found = self.running()
+            if found is not None:  # else it is about to be started, with this
+                await asyncio.to_thread(reload_config)
+                self._keep(found[0], digest)
+        except (OSError, CpgError, LibraryMissing) as wrong:
+            self.nodes = before
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._write)
+            raise CorosyncRefused(f"Corosync does not take the nodes: {wrong}") from None
+
+    def _keep(self, process: Running, digest: str) -> None:
+        note = {"pid": process.pid, "started": process.started, "config": digest}
+        _write_private(self._note, json.dumps(note).encode())
 
     async def _start(self, digest: str) -> None:
         conf = str(self._directory / "corosync.conf")
@@ -184,8 +213,7 @@ class ManagedCorosync:
         started = start_time(pid)
         if started is None:
             raise CorosyncRefused(f"Corosync did not start: {self.last_words()}")
-        note = {"pid": pid, "started": started, "config": digest}
-        _write_private(self._note, json.dumps(note).encode())
+        self._keep(Running(pid, started), digest)
 
     async def _start_unit(self, command: list[str]) -> int:
         unit = f"wackamole-corosync-{hashlib.blake2b(self.cluster.encode(), digest_size=4).hexdigest()}.service"

@@ -32,11 +32,13 @@ def gratuitous_arp(mac: bytes, ip: bytes, *, reply: int) -> bytes:
     return ETH_BROADCAST + mac + b"\x08\x06" + header + mac + ip + target + ip + b"\0" * 18
 
 
-def neighbour_advertisement(mac: bytes, ip: bytes, *, router: bool = False) -> bytes:
-    """An unsolicited neighbour advertisement to all nodes, with override and the target's link-layer address. Who is a
-    router has to say so: a host that reads otherwise drops the default routes through it that it learnt (RFC 4861, 7.2.5)."""
+def neighbour_advertisement(
+    mac: bytes, ip: bytes, *, router: bool = False, to: bytes = ALL_NODES, to_mac: bytes = ALL_NODES_MAC
+) -> bytes:
+    """An unsolicited neighbour advertisement, with override and the target's link-layer address. Who is a router has to
+    say so: a host that reads otherwise drops the default routes through it that it learnt (RFC 4861, 7.2.5)."""
     body = struct.pack("!BBHI", 136, 0, 0, ND_OVERRIDE | (ND_ROUTER if router else 0)) + ip + b"\x02\x01" + mac
-    return icmpv6(mac, ip, ALL_NODES_MAC, ALL_NODES, body)
+    return icmpv6(mac, ip, to_mac, to, body)
 
 
 def checksum(content: bytes) -> bytes:

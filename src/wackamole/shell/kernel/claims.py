@@ -97,9 +97,7 @@ class Ears:
             s.setblocking(False)
             s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
             if protocol == ETH_P_IPV6:
-                code = ctypes.create_string_buffer(ADVERTISEMENTS, len(ADVERTISEMENTS))
-                program = struct.pack("HP", len(ADVERTISEMENTS) // 8, ctypes.addressof(code))
-                s.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+                attach(s, ADVERTISEMENTS)
             s.bind((name, protocol))
         except OSError:
             s.close()
@@ -135,6 +133,12 @@ class Ears:
 def ethertype_of(ip: bytes) -> int:
     """The ethertype that tells of an address."""
     return ETH_P_ARP if len(ip) == 4 else ETH_P_IPV6
+
+
+def attach(s: socket.socket, program: bytes) -> None:
+    """Let through what this filter lets through: instructions of 8 bytes (linux/filter.h)."""
+    code = ctypes.create_string_buffer(program, len(program))
+    s.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(program) // 8, ctypes.addressof(code)))
 
 
 def frames(s: socket.socket) -> list[bytes]:

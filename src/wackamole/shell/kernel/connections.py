@@ -6,6 +6,7 @@ with CONFIG_INET_DIAG_DESTROY; a kernel without it is asked once.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -138,7 +139,7 @@ class Diag:
 
 
 class Connections:
-    """Destroys on a thread of its own; the loop does not wait. `destroyed` is called on that thread with a number, `failed`
+    """Destroys on a thread of its own; the loop, on which `gone` is called, does not wait. `destroyed` is called on that thread with a number, `failed`
     with a sentence. `still`: an address that is here again is left alone."""
 
     def __init__(
@@ -151,7 +152,9 @@ class Connections:
         self._thread = ThreadPoolExecutor(1, "connections")
 
     def start(self) -> None:
-        """Open the socket, and ask whether it is of any use."""
+        """Open the socket, and ask whether it is of any use. Again: nothing."""
+        if self._diag is not None:
+            return
         try:
             diag = Diag()
             if diag.can_destroy():
@@ -166,7 +169,7 @@ class Connections:
     def gone(self, addresses: Sequence[bytes]) -> None:
         """These are no longer here."""
         if self._diag is not None and addresses:
-            self._thread.submit(self._work, addresses)
+            asyncio.get_running_loop().run_in_executor(self._thread, self._work, addresses)
 
     def _work(self, addresses: Sequence[bytes]) -> None:
         assert self._diag is not None

@@ -78,7 +78,7 @@ class Duplicates:
         self._announce = announce
         self._on_eligibility = on_eligibility
         self._on_record = on_record
-        self._withdraw_after = withdraw_after
+        self.withdraw_after = withdraw_after
         self._clock = clock
         self._served: tuple[frozenset[Placed], tuple[Vip, ...], dict[tuple[int, bytes], Vip]] = (frozenset(), (), {})
         self._claimants: dict[tuple[VipKey, bytes], Claimant] = {}  # who was heard last comes last
@@ -109,12 +109,12 @@ class Duplicates:
 
     def _lost(self, contest: _Contest, now: float) -> bool:
         """Count a claim towards `withdraw_after`."""
-        if self._withdraw_after is None:
+        if self.withdraw_after is None:
             return False
         contest.claims.append(now)
         while now - contest.claims[0] > CLAIMS_SECONDS:
             contest.claims.popleft()
-        return len(contest.claims) >= self._withdraw_after
+        return len(contest.claims) >= self.withdraw_after
 
     def _withdraw(self, vip: Vip, contest: _Contest, now: float) -> None:
         again = now - contest.away_until < AWAY_SECONDS_MAX

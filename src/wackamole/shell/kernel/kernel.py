@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from ...advice import Neighbours
 from ...core.model import Address, NodeId, NotEligible, OnWire, Vip, VipKey
@@ -24,6 +24,7 @@ from .announce import Announcement, Announcer, Sender
 from .claims import Claim, Ears
 from .connections import Connections
 from .duplicates import Duplicates
+from .fence import Guarded
 from .fencing import Fencing, Unfenced
 from .keeper import Job, Keeper, Outcome
 from .listed import Listed, Notify
@@ -37,7 +38,7 @@ PUT_BACK_MAX, PUT_BACK_SECONDS = 10, 10.0
 """What somebody keeps removing is put back at most this often in this time."""
 
 LINUX_MIN = (5, 18)
-"""The first that keeps IFA_PROTO."""
+"""The first that keeps IFA_PROTO: by it addresses are known as ours after a crash. The fence's egress hook is older (5.16)."""
 
 AFTER_A_VIEW_SECONDS = 0.3
 """What can wait does: a take-over comes first, and threads share one interpreter."""
@@ -46,6 +47,8 @@ FIRST_SECONDS = 0.005
 take turns on one interpreter need several times what one needs alone (docs/decisions/0010-…)."""
 LOOK_AGAIN_SECONDS = 0.05
 """How often is looked whether the group has settled, once a carrier has been back for long enough."""
+
+NOBODY = Notify()
 
 Confirmed = Callable[[int, tuple[VipKey, ...], tuple[tuple[VipKey, str], ...]], None]
 Eligibility = Callable[[tuple[tuple[VipKey, NotEligible], ...]], None]
@@ -56,40 +59,48 @@ class KernelRefused(Exception):
     """This kernel cannot do what is needed; the sentence says what."""
 
 
+@dataclass(frozen=True, slots=True)
+class KernelConfig:
+    """What a config says that concerns this host's kernel. `interfaces`: this host's names for the config's. `peers`: the
+    other nodes' own addresses. `withdraw_after`: claims by another host until a VIP is left to it; None: never. `notify`: who is
+    told of a VIP besides its segment. `routing`: what is there while a VIP is. `keep_connections`: VIPs whose TCP connections
+    are left as they are when they go."""
+
+    vips: tuple[Vip, ...]
+    interfaces: Mapping[str, str] = field(default_factory=dict)
+    link_up_delay_ms: int = 0
+    peers: frozenset[str] = frozenset()
+    withdraw_after: int | None = None
+    notify: Notify = NOBODY
+    routing: Mapping[VipKey, tuple[Route | Rule, ...]] = field(default_factory=dict)
+    keep_connections: frozenset[VipKey] = frozenset()
+
+
 class Kernel:
     """Addresses, announcements, fence and surroundings of this host; all calls on the loop's thread.
 
     `make_fencing` is given what renews the lifetimes of held addresses. `lifetime_s`: they live so long without. `calm`
-    says whether the group has settled: only then a carrier that came back counts. `peers`: the other nodes' own
-    addresses. `inherited`: a former process has left these on the interfaces for this one. `withdraw_after`: claims by
-    another host until a VIP is left to it; None: never. `notify`: who is told of a VIP besides its segment; `on_neighbours` is
-    given what the other members may know of this host's neighbours. `routing`: what is there while a VIP is.
-    `keep_connections`: VIPs whose TCP connections are left as they are when they go."""
+    says whether the group has settled: only then a carrier that came back counts. `inherited`: a former process has left
+    these on the interfaces for this one. `on_neighbours` is given what the other members may know of this host's
+    neighbours."""
 
     def __init__(
         self,
+        config: KernelConfig,
         *,
-        vips: tuple[Vip, ...],
-        interfaces: Mapping[str, str],
         on_confirmed: Confirmed,
         on_eligibility: Eligibility,
         on_record: Recorded,
         on_fenced: Callable[[bool], None] = lambda _: None,
         make_fencing: Callable[[Callable[[int], threading.Event]], Fencing] = lambda _: Unfenced(),
         lifetime_s: int = FOR_EVER,
-        link_up_delay_ms: int = 0,
         calm: Callable[[], bool] = lambda: True,
-        peers: Iterable[str] = (),
         inherited: tuple[Vip, ...] = (),
-        withdraw_after: int | None = None,
         on_witnessed: Callable[[VipKey, NodeId, OnWire], None] = lambda *_: None,
-        notify: Notify | None = None,
         on_neighbours: Callable[[Neighbours], None] = lambda _: None,
-        routing: Mapping[VipKey, tuple[Route | Rule, ...]] | None = None,
-        keep_connections: frozenset[VipKey] = frozenset(),
     ) -> None:
-        self._vips = vips
-        self._around = Surroundings(interfaces, link_up_delay_ms)
+        self._config = config
+        self._around = Surroundings(config.interfaces, config.link_up_delay_ms)
         self._keeper = Keeper(lifetime_s)
         self.fencing = make_fencing(self._keeper.refresh)
         self._on_confirmed = on_confirmed
@@ -101,15 +112,14 @@ class Kernel:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: Notifications | None = None
         self._look: Rtnl | None = None
-        self._peers_addresses = packed_addresses(peers)
         self._peers: Peers | None = None
         self._peers_thread = ThreadPoolExecutor(1, "neighbours")
         self._touching: asyncio.TimerHandle | None = None
         self._announcer = Announcer(Sender(), self._still)
         self.listed = Listed(
-            notify or Notify(),
+            config.notify,
             self._around,
-            vips,
+            config.vips,
             self._peers_thread,
             still=self._still,
             share=on_neighbours,
@@ -124,15 +134,15 @@ class Kernel:
             announce=self.announce,
             on_eligibility=self._say_eligibility,
             on_record=on_record,
-            withdraw_after=withdraw_after,
+            withdraw_after=config.withdraw_after,
         )
         self._routing = Routing(
-            routing or {},
+            config.routing,
             self._index,
             self._around.name_of,
             lambda what, why: self._say("routing_failed", {"what": what, "reason": why}),
+            lambda what: self._say("routing_put_back", {"what": what}),
         )
-        self._keep_connections = keep_connections
         self._connections = Connections(
             lambda ip: any(a.ip == ip for a in self._keeper.held_now),
             lambda number: self._say("connections_destroyed", {"number": str(number)}),
@@ -164,20 +174,49 @@ class Kernel:
         self._loop = asyncio.get_running_loop()
         self._watch = Notifications()
         self._look = Rtnl()
-        self._peers = Peers(Rtnl(), self._peers_addresses)
+        self._peers = Peers(Rtnl(), packed_addresses(self._config.peers))
         self._touch_peers()
         self._around.read(self._look.links(), self._look.addresses())
-        guarded = self._around.guarded(self._vips)
+        guarded = self._guarded()
         await self.fencing.start(self, guarded)
         self._ears.listen(guarded)
         self.listed.start(guarded)
         self._keeper.start(lambda outcome: self._call(self._done, outcome), self._keeper_failed)
         self._loop.add_reader(self._watch.fileno(), self._on_notice)
         self._routing.start()
-        if any(v.key not in self._keep_connections for v in self._vips):
-            self._connections.start()
+        self._connections_wanted()
         self._keeper.put(self._job())
         self.fence_changed()
+
+    def reconfigure(self, config: KernelConfig) -> None:
+        """From now on by this config. What is held stays held and fenced until the core says something else."""
+        renamed = config.interfaces != self._config.interfaces
+        self._config = config
+        self._around.reconfigure(config.interfaces, config.link_up_delay_ms)
+        self._routing.reconfigure(config.routing)
+        self.listed.reconfigure(config.notify, config.vips)
+        self.duplicates.withdraw_after = config.withdraw_after
+        self._ask_peers(lambda peers: peers.reconfigure(packed_addresses(config.peers)))
+        self._connections_wanted()
+        self._guard()
+        self._say_eligibility()
+        self._follow()
+        if renamed:
+            self._keeper.put(self._job())
+
+    def _connections_wanted(self) -> None:
+        if any(v.key not in self._config.keep_connections for v in self._config.vips):
+            self._connections.start()
+
+    def _guarded(self) -> tuple[Guarded, ...]:
+        """Where VIPs have to be fenced: those of the config, and those that it has no more and that are still here."""
+        return self._around.guarded({v.key: v for v in (*self._config.vips, *self._wanted)}.values())
+
+    def _guard(self) -> None:
+        guarded = self._guarded()
+        self.fencing.guard(guarded)
+        self._ears.listen(guarded)
+        self.listed.guard(guarded)
 
     def _keeper_failed(self, wrong: BaseException) -> None:
         """Without the worker nothing is added and nothing let go: the daemon has to end."""
@@ -256,8 +295,9 @@ class Kernel:
         self._wanted = ()
         self._keeper.put(self._job())
         self._routing.shrink(())
+        self._routing.stop()
         await asyncio.to_thread(self._keeper.stop)
-        for key in self._ips.keys() - self._keep_connections:
+        for key in self._ips.keys() - self._config.keep_connections:
             self._gone += self._ips[key]
         self._connections.gone(self._gone)
         await asyncio.to_thread(self._routing.close)
@@ -307,8 +347,9 @@ class Kernel:
             self._waited_for = outcome  # the interface was deleted a moment ago: it may come back
             self._wake_when_due()
             return
-        for key in set(self._held) - set(outcome.held):
-            self._gone += self._ips.get(key, ()) if key not in self._keep_connections else ()
+        lost = set(self._held) - set(outcome.held)
+        for key in lost:
+            self._gone += self._ips.get(key, ()) if key not in self._config.keep_connections else ()
         self._held = outcome.held
         self._ips = {
             v.key: tuple(packed(a.ip) for a in v.addresses) for v in self._wanted if v.key in set(outcome.held)
@@ -316,6 +357,9 @@ class Kernel:
         if outcome.announced:
             self._announcer.announce(outcome.announced, first=1)
             self.listed.acquired(outcome.announced)
+            stale = {a.ip for a in outcome.announced if not self._still(a)}
+            if stale:  # the interface got another hardware address or name while the thread worked
+                self.announce(tuple(v for v in self._wanted if stale & {packed(a.ip) for a in v.addresses}))
         if outcome.added or outcome.removed:
             self._on_record(
                 "kernel",
@@ -331,6 +375,8 @@ class Kernel:
         if self._putting_back:
             self.times_put_back += outcome.added
         self._putting_back = False
+        if lost - {v.key for v in self._config.vips}:
+            self._guard()  # a reload took them away, and now they are gone
         self._on_confirmed(outcome.serial, outcome.held, outcome.refused)
         if self._following is None and self._loop is not None:
             self._following = self._loop.call_soon(self._follow)  # the group hears of it first
@@ -392,7 +438,7 @@ class Kernel:
         assert self._watch is not None
         assert self._look is not None
         notices = self._watch.read()
-        lost = renumbered = False
+        lost, before = False, self._names()
         if notices is None:
             try:
                 self._around.read(self._look.links(), self._look.addresses())
@@ -405,8 +451,6 @@ class Kernel:
                     if notice.kind == RTM_DELLINK:
                         self._around.removed(link.index)
                     else:
-                        was = self._around.links.get(link.index)
-                        renumbered = renumbered or (was is not None and was.mac != link.mac)
                         self._around.changed(link)
                         if not link.carries:
                             self._ask_peers(lambda peers, index=link.index: peers.forgotten(index))  # type: ignore[misc]
@@ -419,16 +463,17 @@ class Kernel:
                         lost = lost or self._waited_for is not None
                 case Placed() as placed:
                     lost = lost or (notice.kind == RTM_DELADDR and placed in self._keeper.held_now)
-        guarded = self._around.guarded(self._vips)
-        self.fencing.guard(guarded)
-        self._ears.listen(guarded)
-        self.listed.guard(guarded)
+        self._guard()
         self._say_eligibility()
         if lost:
             self._restore()
-        if renumbered:
+        if any(before.get(index, now) != now for index, now in self._names().items()):
             self.announce(self._wanted)
         self._wake_when_due()
+
+    def _names(self) -> dict[int, tuple[str, bytes]]:
+        """The interfaces' names and hardware addresses, which announcements name."""
+        return {link.index: (link.name, link.mac) for link in self._around.links.values()}
 
     def _restore(self) -> None:
         """One of ours may have been removed behind our back: have the worker look, and put back what is missing."""
@@ -473,7 +518,7 @@ class Kernel:
     def _say_eligibility(self) -> None:
         reasons = tuple(
             (vip.key, why)
-            for vip in sorted(self._vips, key=lambda v: v.key)
+            for vip in sorted(self._config.vips, key=lambda v: v.key)
             if (why := self._around.why_not(vip) or self._unfenced(vip) or self.duplicates.why_not(vip)) is not None
         )
         if reasons != self._said:

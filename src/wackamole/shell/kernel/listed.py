@@ -29,7 +29,7 @@ from itertools import count, islice
 from ...advice import Neighbours
 from ...config import HostsConfig
 from ...core.model import Vip
-from .announce import ND_OVERRIDE, Announcement, Sender, checksum, gratuitous_arp, icmpv6
+from .announce import Announcement, Sender, checksum, forwards, gratuitous_arp, icmpv6, neighbour_advertisement
 from .fence import Guarded
 from .neighbourhood import Host, Neighbourhood, is_host, own_neighbours, within
 from .rtnl import Rtnl
@@ -88,8 +88,10 @@ def echo_request(mac: bytes, source: bytes, to_mac: bytes, to: bytes) -> bytes:
     return to_mac + mac + b"\x08\0" + header + body + bytes(18)
 
 
-def frames_for(mac: bytes, ip: bytes, to: bytes, to_mac: bytes | None, *, ping: bool) -> tuple[bytes, ...]:
-    """What tells the host `to` that `ip` is at `mac`."""
+def frames_for(
+    mac: bytes, ip: bytes, to: bytes, to_mac: bytes | None, *, ping: bool, router: bool = False
+) -> tuple[bytes, ...]:
+    """What tells the host `to` that `ip` is at `mac`; IPv6: and whether it is a router."""
     if to_mac is None:
         return (question(mac, ip, to),)
     if len(ip) == 4:
@@ -97,7 +99,7 @@ def frames_for(mac: bytes, ip: bytes, to: bytes, to_mac: bytes | None, *, ping: 
     else:
         told = (
             icmpv6(mac, ip, to_mac, to, struct.pack("!BBHI", 135, 0, 0, 0) + to + b"\1\1" + mac),
-            icmpv6(mac, ip, to_mac, to, struct.pack("!BBHI", 136, 0, 0, ND_OVERRIDE) + ip + b"\2\1" + mac),
+            neighbour_advertisement(mac, ip, router=router, to=to, to_mac=to_mac),
         )
     return (*told, echo_request(mac, ip, to_mac, to)) if ping else told
 
@@ -318,9 +320,17 @@ class Listed:
     def start(self, guarded: tuple[Guarded, ...]) -> None:
         """Begin to read the caches, if there is anybody to tell."""
         self._guarded = guarded
-        if self._notify.anybody:
+        if self._notify.anybody and self._rtnl is None:
             self._rtnl = Rtnl()
             self._read()
+
+    def reconfigure(self, notify: Notify, vips: Iterable[Vip]) -> None:
+        """Another list. Who is being told now is told to the end by the old one."""
+        if notify.interval_s != self._notify.interval_s:
+            self.known = Neighbourhood(KEPT_INTERVALS * notify.interval_s)
+        self._notify = notify
+        self._prefixes = {packed(a.ip): a.prefix for v in vips for a in v.addresses}
+        self.start(self._guarded)
 
     def guard(self, guarded: tuple[Guarded, ...]) -> None:
         """VIPs belong on these interfaces now."""
@@ -391,7 +401,9 @@ class Listed:
         return ip in self._prefixes or any(a.ip == ip for a in self._around.foreign)
 
     def _frames(self, vip: Announcement, host: bytes, ping: bool) -> tuple[bytes, ...]:
-        return frames_for(vip.mac, vip.ip, host, self.known.mac_of(vip.interface, host), ping=ping)
+        to_mac = self.known.mac_of(vip.interface, host)
+        router = to_mac is not None and len(vip.ip) == 16 and forwards(vip.interface)
+        return frames_for(vip.mac, vip.ip, host, to_mac, ping=ping, router=router)
 
     # -- who is known
 

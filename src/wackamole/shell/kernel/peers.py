@@ -35,6 +35,12 @@ class Peers:
         self._known: dict[tuple[int, bytes], bytes] = {}
         self._away: dict[bytes, float] = {}
 
+    def reconfigure(self, addresses: Iterable[bytes]) -> None:
+        """Other nodes."""
+        self._addresses = frozenset(addresses)
+        self._known = {key: mac for key, mac in self._known.items() if key[1] in self._addresses}
+        self._away = {a: since for a, since in self._away.items() if a in self._addresses}
+
     def present(self, addresses: Iterable[bytes]) -> None:
         """The nodes with these addresses are members; the others are away."""
         here = frozenset(addresses)

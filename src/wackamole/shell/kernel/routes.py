@@ -2,10 +2,14 @@
 
 They carry our tag as their protocol, so that what a former run left behind is found. A job is a whole truth; a thread of its
 own carries it out, since the kernel's lock may be held by others for long, and addresses must not wait for it.
+
+Every AGAIN_SECONDS it is made so anew: systemd-networkd for one removes routes and rules of others when it starts, and what
+the kernel refused may be possible by now. It would notify of every route; a router may have a million, and they change.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -36,6 +40,7 @@ FRA_FWMASK, FRA_OIFNAME, FRA_PROTOCOL = 16, 17, 21
 FIB_RULE_INVERT = 2
 NETLINK_GET_STRICT_CHK = 12
 """Linux ≥ 4.20: a list is filtered by the kernel; a router may have a million routes."""
+AGAIN_SECONDS = 5.0
 GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
 
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
@@ -128,14 +133,18 @@ class RoutingTables(Rtnl):
 
     def ours(self) -> list[Entry]:
         """All that carry our tag."""
-        found = []
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for command, asked in (
-                (RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, OURS, 0, 0, 0)),
-                (RTM_GETRULE, _RULE.pack(family, 0, 0, 0, 0, 0, 0)),
-            ):
-                found += [Entry(kind, body) for kind, body in self.listed(command, asked) if _is_ours(kind, body)]
-        return found
+        routes = self._ours(RTM_GETROUTE, lambda family: _ROUTE.pack(family, 0, 0, 0, 0, OURS, 0, 0, 0))
+        return routes + self.our_rules()
+
+    def our_rules(self) -> list[Entry]:
+        """The rules among them."""
+        return self._ours(RTM_GETRULE, lambda family: _RULE.pack(family, 0, 0, 0, 0, 0, 0))
+
+    def _ours(self, command: int, asked: Callable[[int], bytes]) -> list[Entry]:
+        listed = (
+            found for family in (socket.AF_INET, socket.AF_INET6) for found in self.listed(command, asked(family))
+        )
+        return [Entry(kind, body) for kind, body in listed if _is_ours(kind, body)]
 
     def put(self, entries: Iterable[Entry]) -> dict[Entry, int]:
         """Add, routes first; returns the errno of each that was refused (EEXIST: there is such a one)."""
@@ -161,7 +170,8 @@ def _is_ours(kind: int, body: bytes) -> bool:
 
 class Routing:
     """The routes and rules of the VIPs that are held. `index` and `device` find an interface by the config's name for it.
-    All calls on the loop's thread; `failed` is called on the worker's, with what was refused and why."""
+    All calls on the loop's thread but `close`; `failed` is called on the worker's, with what was refused and why, and
+    `put_back` with what had gone without us."""
 
     def __init__(
         self,
@@ -169,11 +179,14 @@ class Routing:
         index: Callable[[str], int | None],
         device: Callable[[str], str],
         failed: Callable[[str, str], None],
+        put_back: Callable[[str], None],
     ) -> None:
         self._by_vip = by_vip
         self._index = index
         self._device = device
         self._failed = failed
+        self._put_back = put_back
+        self._again: asyncio.TimerHandle | None = None
         self._tables: RoutingTables | None = None
         self._thread = ThreadPoolExecutor(1, "routes")
         self._wanted: dict[Entry, str] = {}
@@ -184,6 +197,10 @@ class Routing:
     def start(self) -> None:
         """Open the socket."""
         self._tables = RoutingTables()
+
+    def reconfigure(self, by_vip: Mapping[VipKey, tuple[Route | Rule, ...]]) -> None:
+        """Other routes and rules, from the next `shrink` or `hold` on."""
+        self._by_vip = by_vip
 
     def shrink(self, held: Iterable[VipKey]) -> None:
         """Only these VIPs stay: what belongs to others goes now."""
@@ -198,7 +215,14 @@ class Routing:
     def _put(self, wanted: dict[Entry, str]) -> None:
         if self._tables is not None and (wanted or self._wanted or self._there is None):
             self._wanted = wanted
-            self._thread.submit(self._work)
+            self._have_it_so()
+
+    def _have_it_so(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(self._thread, self._work)
+        if self._again is not None:
+            self._again.cancel()
+        self._again = loop.call_later(AGAIN_SECONDS, self._have_it_so) if self._wanted else None
 
     def _of(self, held: Iterable[VipKey]) -> dict[Entry, str]:
         found: dict[Entry, str] = {}
@@ -226,14 +250,23 @@ class Routing:
                 self._there = {e: None for e in wanted if any(same(e, found) for found in left)}
                 self._tables.take(found for found in left if not any(same(e, found) for e in wanted))
             self._tables.take(e for e in self._there if e not in wanted)
-            # all routes: an address or an interface that went took some along; a rule stays, and would be there twice
-            refused = self._tables.put(e for e in wanted if e.kind == RTM_NEWROUTE or e not in self._there)
+            # a route that is there is refused; a rule without a priority would be there twice
+            rules = self._tables.our_rules() if any(e.kind == RTM_NEWRULE for e in wanted) else []
+            missing = [
+                e
+                for e in wanted
+                if e.kind == RTM_NEWROUTE or e not in self._there or not any(same(e, found) for found in rules)
+            ]
+            refused = self._tables.put(missing)
         except OSError as wrong:
             self._say({"the routes of this host": wrong.strerror or str(wrong)})
             return
+        back = [wanted[e] for e in missing if e in self._there and e not in refused]
         refused = {e: code for e, code in refused.items() if code != errno.EEXIST or e not in self._there}
         self._there = {e: None for e in wanted if e not in refused}
         self._say({wanted[e]: _why(code) for e, code in refused.items()})
+        if back:
+            self._put_back(", ".join(back))
 
     def _say(self, refused: dict[str, str]) -> None:
         refused |= self._homeless
@@ -246,10 +279,16 @@ class Routing:
         """What an operator should know now."""
         return [f"{text} is not in the kernel: {why}" for text, why in self._said.items()]
 
+    def stop(self) -> None:
+        """No more of it from now on; `close` follows."""
+        if self._again is not None:
+            self._again.cancel()
+
     def close(self) -> None:
         """Remove everything and end; waits for the thread."""
         if self._tables is not None:
-            self._put({})
+            self._wanted = {}
+            self._thread.submit(self._work).result()
             self._thread.shutdown()
             self._tables.close()
 

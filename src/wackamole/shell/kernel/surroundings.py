@@ -46,6 +46,11 @@ class Surroundings:
         self.gone: dict[str, float] = {}
         """Interfaces that were deleted, and until when they are waited for."""
 
+    def reconfigure(self, interfaces: Mapping[str, str], link_up_delay_ms: int) -> None:
+        """Other names, and another delay for carriers that come back from now on."""
+        self._interfaces = dict(interfaces)
+        self._delay_s = link_up_delay_ms / 1000
+
     def read(self, links: Iterable[Link], addresses: Iterable[Placed]) -> None:
         """Forget everything and look anew; a carrier that was not there before is fresh."""
         before, first = self.links, not self.links
