@@ -115,7 +115,13 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     asked = runner.invoke(app, ["plan", "--from", str(old), "--drain", "b", "--json"])
     found = json.loads(asked.stdout)
     assert found["vips"] == 6
-    assert {c["source"] for c in found["changes"]} == {"b"}
+    assert {move["source"] for move in found["moves"]} == {"b"}
+    assert found["changes"] == []
+    heavier = tmp_path / "heavier.toml"
+    heavier.write_text(CONFIG.replace('"a"\n', '"a"\nweight = 4\n') + VIPS)
+    shown = runner.invoke(app, ["plan", "--from", str(old), "--config", str(heavier)]).stdout.splitlines()
+    assert shown[0] == "~ node a weight: 1 → 4"
+    assert shown[-1] == "2 of 6 VIPs would move"
     assert runner.invoke(app, ["plan", "--from", str(old)]).stdout == "nothing would move\n"
     wrong = runner.invoke(app, ["plan", "--from", str(old), "--config", str(new)])
     assert wrong.exit_code == 2

@@ -8,14 +8,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import __version__
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .core.model import ShareRule
+    from .core.state import State
+    from .planning import Change
 
 SOCKET = "/run/wackamole/control.sock"
 CONFIG = Path("/etc/wackamole/wackamole.toml")
@@ -279,17 +285,10 @@ def plan(
     """Show what would happen if: which VIPs would go where, and why. Nothing is changed."""
     from dataclasses import asdict
 
-    from .client import ask
-    from .config import Config, ConfigError, load
-    from .core.model import NodeId, ShareRule
-    from .planning import PlanRefused, Supposition, cluster_of, running, vip_of, weight_of
+    from .config import ConfigError, load
+    from .difference import difference
+    from .planning import PlanRefused, Supposition, cluster_of, vip_of, weight_of
     from .planning import plan as plan_of
-    from .wire import table_from
-
-    def rule(config: Config) -> ShareRule | None:
-        from .shell.shares import rule_of
-
-        return rule_of(config.balance.entry_point, lambda *_: None) if config.balance.entry_point else None
 
     try:
         later = load(new) if new is not None else None
@@ -299,29 +298,55 @@ def plan(
             tuple(map(weight_of, weight or ())),
             tuple(map(vip_of, add_vip or ())),
             later,
-            rule(later) if later is not None else None,
+            _share_rule(later) if later is not None else None,
         )
         if offline is not None:
             config = load(offline)
-            now = cluster_of(config, rule(config))
+            now = cluster_of(config, _share_rule(config))
         else:
             with _answered():
-                found = ask(socket, "table")
-            config = load(Path(found["config"]))
-            now = running(table_from(found["table"]), NodeId(found["me"]), config, rule(config))
-        changes = plan_of(now, then)
+                config, now = _running(socket)
+        moves = plan_of(now, then)
     except ConfigError as wrong:
         print("\n".join(wrong.problems), file=sys.stderr)
         raise typer.Exit(2) from None
     except PlanRefused as no:
         print(f"wackamole: {no}", file=sys.stderr)
         raise typer.Exit(2) from None
+    changes = [str(c) for c in difference(config, later)] if later is not None else []
     if as_json:
-        _print_json({"changes": [asdict(c) for c in changes], "vips": len(now.table.rows)})
+        _print_json({"changes": changes, "moves": [asdict(m) for m in moves], "vips": len(now.table.rows)})
         return
-    for change in changes:
-        print(f"{change.vip}  {change.source or 'nobody'} → {change.to or 'nobody'}  ({change.cause})")
-    print(f"{len(changes)} of {len(now.table.rows)} VIPs would move" if changes else "nothing would move")
+    _print_plan(changes, moves, len(now.table.rows))
+
+
+def _print_plan(changes: Iterable[str], moves: Sequence[Change] | None, vips: int) -> None:
+    for line in changes:
+        print(line)
+    if moves is None:
+        return
+    for move in moves:
+        print(f"{move.vip}  {move.source or 'nobody'} → {move.to or 'nobody'}  ({move.cause})")
+    print(f"{len(moves)} of {vips} VIPs would move" if moves else "nothing would move")
+
+
+def _share_rule(config: Config) -> ShareRule | None:
+    from .shell.shares import rule_of
+
+    return rule_of(config.balance.entry_point, lambda *_: None) if config.balance.entry_point else None
+
+
+def _running(socket: str) -> tuple[Config, State]:
+    """The config file of the daemon as it is now, and the cluster that runs. Raises ConfigError, Refused and NotReachable."""
+    from .client import ask
+    from .config import load
+    from .core.model import NodeId
+    from .planning import running
+    from .wire import table_from
+
+    found = ask(socket, "table")
+    config = load(Path(found["config"]))
+    return config, running(table_from(found["table"]), NodeId(found["me"]), config, _share_rule(config))
 
 
 @app.command()
@@ -482,15 +507,38 @@ def reload(
     socket: SocketOption = SOCKET,
     as_json: JsonOption = False,
 ) -> None:
-    """Have the daemon take its config file as it is now. What did not change is not touched."""
-    from .client import ask
+    """Have the daemon take its config file as it is now. What did not change is not touched. Shows what would change, and what
+    would move when all nodes have read it, before it does anything."""
+    from dataclasses import asdict
+
+    from .client import NotReachable, Refused, ask
+    from .config import ConfigError
+    from .planning import PlanRefused, Supposition
+    from .planning import plan as plan_of
 
     with _answered():
-        done = ask(socket, "reload", {"dry": dry_run})
+        shown = ask(socket, "reload", {"dry": True})
+    moves, vips = None, 0
+    try:
+        config, now = _running(socket)
+        moves, vips = plan_of(now, Supposition(config=config, rule=_share_rule(config))), len(now.table.rows)
+    except (
+        ConfigError,
+        PlanRefused,
+        Refused,
+        NotReachable,
+    ) as no:  # what it moves is told only while the group has agreed
+        print(f"wackamole: what would move cannot be told: {no}", file=sys.stderr)
+    if not as_json:
+        _print_plan(shown["changes"], moves, vips)
+    done = shown
+    if not dry_run:
+        with _answered():
+            done = ask(socket, "reload")
     if as_json:
-        _print_json(done)
-        return
-    print("\n".join(done["changes"]) or "nothing changes")
+        _print_json({**done, "moves": [asdict(m) for m in moves] if moves is not None else None})
+    elif done["changes"] != shown["changes"]:
+        print("\n".join(["the file was changed meanwhile; what was put in place:", *done["changes"]]))
 
 
 @app.command()

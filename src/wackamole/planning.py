@@ -113,7 +113,7 @@ def _with_config(state: State, config: Config, rule: ShareRule | None) -> State:
     kept = [r for r in state.table.reports if r.name in configured]
     gone = [r.name for r in state.table.reports if r.name not in configured]
     reports = [_reloaded(r, settings_for(config, configured[r.name], rule)) for r in kept]
-    new = configured.keys() - set(state.settings.nodes) - {r.name for r in kept}
+    new = configured.keys() - {name for r in state.table.reports for name in (r.name, *r.nodes)}
     reports += [report_of(NodeId(n.id), settings_for(config, n, rule)) for n in config.nodes if n.name in new]
     state = without(state, gone)
     table = replace(state.table, reports=tuple(sorted(reports, key=lambda r: r.node)))

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from wackamole.core import standing, views
 from wackamole.core.agreed import digest_of, preferences
-from wackamole.core.events import OrderRequested
+from wackamole.core.events import ConfigReloaded, OrderRequested
 from wackamole.core.messages import Drain, Ordered
+from wackamole.core.model import Address, NodeId, Vip
 from wackamole.core.standing import VERSION_MAX, Kind, Order, Register, ended, following, in_force, join, obey
+from wackamole.core.voice import BY_CONFIG
 from wackamole.sim.plan import Fault, Plan
 from wackamole.sim.search import A, B, C, small_world
 from wackamole.sim.simulator import Simulation, Violation
@@ -103,6 +105,63 @@ def test_an_order_is_the_same_on_all_and_in_every_digest() -> None:
     assert {digest_of(t) for t in tables} == {digest_of(tables[0])} != {before}
     assert drained(world) == [{world.name(C)}] * 3
     assert [row.sticky for row in tables[0].rows] == [True] + [False] * (len(tables[0].rows) - 1)
+
+
+def in_force_on_all(world: World) -> list[set[tuple[Kind, str]]]:
+    return [{o.about for o in s.table.orders if o.in_force} for s in world.states().values()]
+
+
+def reload(world: World, node: NodeId, digest: str, names: tuple[str, ...], vips: tuple[Vip, ...]) -> None:
+    world.with_settings(node, config_digest=digest, nodes=names, vips=vips)
+    world.tell(node, ConfigReloaded(world.settings[node]))
+    world.pass_time(1000)
+
+
+def test_orders_about_what_no_config_has_any_more_are_over_when_all_have_read_it() -> None:
+    world = settled()
+    a, b, c = (world.name(n) for n in (A, B, C))
+    vips = world.settings[A].vips
+    gone, stays = vips[0].name, vips[1].name
+    wishes = (
+        Order(Kind.DRAIN, c, True),
+        Order(Kind.HOLD, gone, True),
+        Order(Kind.PIN, gone, True, node=a),
+        Order(Kind.HOLD, stays, True),
+        Order(Kind.PIN, stays, True, node=c),
+    )
+    world.tell(B, OrderRequested(wishes))
+    world.run()
+    given = {w.about for w in wishes}
+    world.crash(C)
+    world.pass_time(1000)
+    assert in_force_on_all(world) == [given] * 2
+    reload(world, A, "two", (a, b), vips[1:])
+    assert in_force_on_all(world) == [given] * 2  # B still has them
+    reload(world, B, "two", (a, b), vips[1:])
+    assert in_force_on_all(world) == [{(Kind.HOLD, stays)}] * 2
+    assert {o.by for o in world.members[A].state.table.orders if not o.in_force} == {BY_CONFIG}
+
+    reload(world, A, "three", (a, b, c), vips)  # they come again: as others
+    reload(world, B, "three", (a, b, c), vips)
+    world.with_settings(C, config_digest="three", nodes=(a, b, c), vips=vips)
+    world.power_on(C)
+    world.pass_time(1000)
+    assert in_force_on_all(world) == [{(Kind.HOLD, stays)}] * 3
+    assert drained(world) == [set()] * 3
+
+
+def test_an_order_stays_in_force_over_a_reload_that_defines_its_vip_anew() -> None:
+    world = settled()
+    names, vips = world.settings[A].nodes, world.settings[A].vips
+    name = vips[0].name
+    world.tell(B, OrderRequested((Order(Kind.HOLD, name, True),)))
+    world.run()
+    anew = (Vip(name, (Address("203.0.113.1", 32),)), *vips[1:])
+    for node in (A, B, C):
+        reload(world, node, "two", names, anew)
+    assert in_force_on_all(world) == [{(Kind.HOLD, name)}] * 3
+    (row,) = [r for r in world.members[A].state.table.rows if r.vip.name == name]
+    assert (row.vip, row.sticky) == (anew[0], True)
 
 
 def an_older_member(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,7 @@ def test_history_and_plan_of_a_crash(lab: Lab) -> None:
     lab.until(lambda: len(known()) == 1, within_s=60, story="the history has the beginning")
     lab.ask("b", "move", {"vips": [name], "node": to})
     lab.until(lambda: len(known()) == 2, within_s=60, story="the history has the move")
-    foreseen = json.loads(wackamole(lab, other, "plan", "--down", to, "--json").stdout)["changes"]
+    foreseen = json.loads(wackamole(lab, other, "plan", "--down", to, "--json").stdout)["moves"]
     lab.crash(to)
     lab.until_settled([source, other])
     shown = {v["name"]: v["holder"] for v in (lab.status(other) or {})["vips"]}

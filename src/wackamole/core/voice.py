@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from . import holding, views
 from . import placement as placing
-from .agreed import agreement
+from .agreed import agreement, keep_orders
 from .effects import LeaveGroup, Multicast
 from .messages import (
     Assign,
@@ -19,6 +19,7 @@ from .messages import (
     Lapsed,
     Move,
     Moves,
+    Ordered,
     Released,
 )
 from .model import (
@@ -29,8 +30,12 @@ from .model import (
     Vip,
     VipKey,
 )
+from .standing import Kind, ended, following
 from .state import Refusal, State
 from .work import Work
+
+BY_CONFIG = "config"
+"""Who takes an order back whose VIP or node is in no config any more."""
 
 
 def speak(w: Work) -> None:
@@ -40,7 +45,8 @@ def speak(w: Work) -> None:
     if view is None or s.phase in (Phase.OFFLINE, Phase.GONE):
         leave_if_empty(w)
         return
-    if w.now_ms >= s.next_beat_ms:
+    beat_due = w.now_ms >= s.next_beat_ms
+    if beat_due:
         say_beat(w)
         watch_for_silence(w)
     if s.leaving_since_ms is not None and may_leave(w, s.leaving_since_ms):
@@ -61,6 +67,8 @@ def speak(w: Work) -> None:
             w.say(Attributes(own, new_vips(w)))
     if w.s.phase is Phase.SETTLED and w.first() == w.s.me:
         represent(w)
+        if beat_due:
+            end_orders(w)
 
 
 def new_vips(w: Work) -> tuple[Vip, ...]:
@@ -150,6 +158,24 @@ def represent(w: Work) -> None:
         return
     most = settings.moves_per_round
     say_moves(w, placing.balance(w.placement(), steady(w.s, w.now_ms), most, moves_for_load(w.s, w.now_ms)))
+
+
+def end_orders(w: Work) -> None:
+    """Take back what is ordered about VIPs and nodes that no config has any more, as the first member: who comes later under an
+    old name is another. Not while a config goes round, which may yet be taken back."""
+    table = w.s.table
+    if not any(o.in_force for o in table.orders) or not keep_orders(table.reports) or not agreement(table.reports):
+        return
+    vips = {row.vip.name for row in table.rows}
+    nodes = {name for r in table.reports for name in (r.name, *r.nodes)}
+    lost = [
+        order
+        for order in table.orders
+        if order.in_force
+        and (order.subject not in (nodes if order.kind is Kind.DRAIN else vips) or order.node not in {"", *nodes})
+    ]
+    if lost:
+        w.say(Ordered(following(table.orders, [ended(order, BY_CONFIG) for order in lost])))
 
 
 def steady(state: State, now_ms: int) -> list[NodeId]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import ConfigError, find_self, load
 from ..core import events as ev
-from ..core.agreed import facts_of, keep_orders
+from ..core.agreed import agreement, facts_of, keep_orders
 from ..core.model import NodeId, NotEligible, Phase, Row, VipKey
 from ..core.placement import Balance
 from ..core.standing import BY_MAX, REASON_MAX, UNTIL_S_MAX, Kind, Order, following, in_force, is_so, obey
@@ -328,6 +328,11 @@ class Operator:
         """Pins end, and a round is made: by the rounds' limits, or `now`, all of it."""
         self._need_group()
         at_once, by = bool(request.get("now")), _by(request)
+        if not agreement(self._member.state.table.reports):
+            raise Refused(
+                "balance waits: the members have read different configs (`wackamole reload`), or run versions that place"
+                " differently (`wackamole restart`)"
+            )
         asked = ev.BalanceRequested(at_once, by)
         if not at_once:
             self._member.tell(asked)
