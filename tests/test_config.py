@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wackamole.config import ConfigError, find_self, load, parse, settings_for
+from wackamole.config import CHECK_KINDS, ConfigError, find_self, load, parse, settings_for
 from wackamole.core.model import By, Count, Shares
+from wackamole.shell.probes import PROBES
 
 BY_LOAD = '[balance]\nby = "load"\n[load]\n'
+CHECK = "[[check]]\nname = 'c'\nkind = 'tcp'\naddress = '127.0.0.1:80'"
+PAGE = '[[check]]\nname = "c"\nkind = "http"\nurl = "http://127.0.0.1:80/"'
+GATEWAY = '[[check]]\nname = "c"\nkind = "gateway"\ninterface = "eth0"'
 GOOD = """\
 [cluster]
 name = "web"
@@ -168,6 +172,49 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
         ('[[hook]]\non = ["moved"]\ncommand = ["/bin/true"]\ntimeout = "2h"', "hook[1].timeout", "to 1h"),
         ('[[hook]]\non = ["moved"]\ncommand = ["/bin/true"]\nbudget = "2ms"', "hook[1].budget", "before_release"),
         ('[[hook]]\non = ["before_release"]\ncommand = ["/bin/true"]\nbudget = "2s"', "hook[1].budget", "to 1s"),
+        ('[[check]]\nkind = "tcp"\naddress = "[::1]:1"', "check[1]", "needs a name"),
+        ('[[check]]\nname = "c"', "check[1].kind", "must be one of"),
+        ('[[check]]\nname = "c"\nkind = "icmp"', "check[1].kind", '"tcp", "http"'),
+        ('[[check]]\nname = "c"\nkind = "tcp"', "check[1]", "needs `address`"),
+        ('[[check]]\nname = "c"\nkind = "tcp"\naddress = "127.0.0.1"', "check[1].address", "with a port"),
+        ('[[check]]\nname = "c"\nkind = "tcp"\naddress = "h:70000"', "check[1].address", "with a port"),
+        (f"{CHECK}\nurl = 'http://h'", "check[1].url", 'not for kind = "tcp"'),
+        (f"{CHECK}\nvips = ['web-2']", "check[1].vips", "mean 'web-1'"),
+        (f"{CHECK}\nlabels = ['db']", "check[1].labels", "no label of a VIP"),
+        (f"{CHECK}\nnodes = ['c']", "check[1].nodes", "no node"),
+        (f"{CHECK}\ninterval = '1s'\ntimeout = '2s'", "check[1].timeout", "longer than `interval`"),
+        (f"{CHECK}\ninterval = '50ms'", "check[1].interval", "from 100ms"),
+        (f"{CHECK}\nrise = 0", "check[1].rise", "from 1 to 100"),
+        (f"{CHECK}\nfall = true", "check[1].fall", "from 1 to 100"),
+        (f"{CHECK}\nunhealthy = 'drop'", "check[1].unhealthy", '"keep", "withdraw"'),
+        (f"{CHECK}\nonly_one = true\nunhealthy = 'keep'", "check[1].unhealthy", "only_one withdraws"),
+        (f"{CHECK}\n{CHECK}", "check[2].name", "check c is already declared on line 17"),
+        (
+            f"{CHECK}\nonly_one = true\n{CHECK.replace('name = ' + repr('c'), 'name = ' + repr('d'))}\nonly_one = true",
+            "check[2].only_one",
+            "web-1 has such a check already: c",
+        ),
+        ('[[check]]\nname = "c"\nkind = "http"\nurl = "ftp://h/"', "check[1].url", "no http:// or https:// URL"),
+        ('[[check]]\nname = "c"\nkind = "http"\nurl = "http://h/a b"', "check[1].url", "no http:// or https:// URL"),
+        ('[[check]]\nname = "c"\nkind = "http"\nurl = "http://h:x/"', "check[1].url", "no http:// or https:// URL"),
+        ('[[check]]\nname = "c"\nkind = "http"\nurl = "http://u:p@h/"', "check[1].url", "user or a password"),
+        (f"{PAGE}\nstatus = [99]", "check[1].status", "must be a status"),
+        (f"{PAGE}\nstatus = ['200-']", "check[1].status", "must be a status"),
+        (f'{PAGE}\nhost = "a\\r\\nb"', "check[1]", "`host` must be a name"),
+        (f"{PAGE}\ntls_verify = false", "check[1].tls_verify", "only for https"),
+        (f"{PAGE.replace('http:', 'https:')}\ntls_ca = 'ca.pem'", "check[1].tls_ca", "absolute path"),
+        (f"{PAGE.replace('http:', 'https:')}\ntls_key = '/k'", "check[1].tls_key", "needs `tls_cert`"),
+        ('[[check]]\nname = "c"\nkind = "exec"', "check[1].command", "1 to 64 words"),
+        ('[[check]]\nname = "c"\nkind = "exec"\ncommand = "/bin/true"', "check[1].command", "no shell reads it"),
+        ('[[check]]\nname = "c"\nkind = "process"', "check[1]", "either `process` or `pid_file`"),
+        ('[[check]]\nname = "c"\nkind = "process"\npid_file = "x"', "check[1].pid_file", "absolute path"),
+        ('[[check]]\nname = "c"\nkind = "unit"\nunit = "a b"', "check[1].unit", "no name of a unit"),
+        ('[[check]]\nname = "c"\nkind = "unit"\nunit = "--all"', "check[1].unit", "no name of a unit"),
+        ('[[check]]\nname = "c"\nkind = "file"\npath = "x"', "check[1].path", "absolute path"),
+        ('[[check]]\nname = "c"\nkind = "interface"', "check[1]", "needs `interface`"),
+        (f"{GATEWAY}\ngateway = 'router'", "check[1].gateway", "not an address"),
+        (f"{GATEWAY}\ngateway = '192.0.2.10'", "check[1].gateway", "or a VIP's"),
+        ('[[vip]]\naddress = "192.0.2.11"\nlabels = ["a b"]', "vip[2].labels", "16 names"),
         ('[[vip]]\naddress = "192.0.2.0/24"', "vip[2].address", "network address"),
         ('[[vip]]\naddress = "127.0.0.1"', "vip[2].address", "cannot be served"),
         ('[[vip]]\naddress = "fe80::1"', "vip[2].address", "link-local"),
@@ -264,11 +311,13 @@ VALUES = st.recursive(
 
 
 @given(
-    st.sampled_from(["cluster", "engine", "balance", "control", "node", "vip", "hook"]),
+    st.sampled_from(["cluster", "engine", "balance", "control", "node", "vip", "hook", "check"]),
     st.sampled_from(
         [
             *("name", "key_file", "type", "detection", "managed", "evict_after", "id", "address", "weight", "prefer"),
             *("on", "command", "python", "vips", "each", "timeout", "budget", "routes", "rules", "connections"),
+            *("kind", "labels", "nodes", "interval", "rise", "unhealthy", "only_one", "url", "status", "body"),
+            *("tls_verify", "tls_ca", "unit", "path", "exists", "interface", "gateway", "process", "pid_file"),
         ]
     ),
     VALUES,
@@ -276,7 +325,7 @@ VALUES = st.recursive(
 def test_any_value_of_any_key_is_taken_or_refused_with_its_place(table: str, key: str, value: object) -> None:
     import json
 
-    text = GOOD + f"\n[[{table}]]\n{key} = {json.dumps(value)}\n" if table in ("node", "vip", "hook") else ""
+    text = GOOD + f"\n[[{table}]]\n{key} = {json.dumps(value)}\n" if table in ("node", "vip", "hook", "check") else ""
     text = text or GOOD.replace(
         "[cluster]", f"[{table}]\n{key} = {json.dumps(value)}\n[cluster]", int(table != "cluster")
     )
@@ -339,3 +388,60 @@ def test_a_hook_has_the_documented_defaults() -> None:
     assert (second.name, second.python, second.command, second.budget_ms) == ("dns", "site.dns:update", (), 200)
     assert (second.vips, second.nodes) == (("web-1",), ("a",))
     assert parse(GOOD).digest == parse(GOOD + text).digest
+
+
+@given(
+    st.sampled_from(list(CHECK_KINDS)),
+    st.dictionaries(
+        st.sampled_from(sorted({key for keys in CHECK_KINDS.values() for key in keys})),
+        VALUES | st.sampled_from(["http://127.0.0.1/", "https://[::1]:8443/x?y", "http://[", "//", "10.0.0.1", "/x"]),
+        max_size=4,
+    ),
+)
+def test_whatever_a_check_is_to_look_at_is_taken_or_refused_with_its_place(kind: str, keys: dict[str, object]) -> None:
+    import json
+
+    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+    try:
+        (check,) = parse("\n".join([GOOD, "[[check]]", 'name = "c"', f'kind = "{kind}"', *lines])).checks
+    except ConfigError as wrong:
+        assert all(p.startswith("config") for p in wrong.problems)  # noqa: PT017 - nothing else may be raised
+    else:
+        json.dumps(dict(check.options))  # as it goes to another process
+        environment: dict[str, object] = {"environment": {}} if kind == "exec" else {}
+        PROBES[kind](**dict(check.options), **environment)  # has all that it needs
+
+
+def test_a_check_is_about_all_vips_or_those_that_are_named_or_labelled_and_has_the_documented_defaults() -> None:
+    more = '[[vip]]\nname = "db"\naddress = "192.0.2.11"\nlabels = ["data", "slow"]\n'
+    more += '[[vip]]\nname = "x"\naddress = "192.0.2.12"\nlabels = ["data"]\n'
+    parts = ("", "vips = ['x']", "labels = ['data']", "labels = ['slow']\nvips = ['web-1']")
+    named = (CHECK.replace("name = 'c'", f"name = 'c{i}'") for i in range(len(parts)))
+    text = GOOD + more + "\n".join(f"{check}\n{part}" for check, part in zip(named, parts, strict=True))
+    checks = parse(text).checks
+    assert [c.vips for c in checks] == [("db", "web-1", "x"), ("x",), ("db", "x"), ("db", "web-1")]
+    first = checks[0]
+    assert (first.interval_ms, first.timeout_ms, first.rise, first.fall) == (2000, 2000, 2, 3)
+    assert (first.withdraw, first.only_one, first.nodes) == (False, False, ())
+    assert dict(first.options) == {"host": "127.0.0.1", "port": 80}
+
+
+def test_a_page_is_what_its_url_says() -> None:
+    text = f"{GOOD}{PAGE.replace('http://127.0.0.1:80/', 'https://[::1]:8008/primary?x=1')}\nstatus = [200, '500-503']"
+    options = dict(parse(text).checks[0].options)
+    assert (options["host"], options["port"], options["path"]) == ("::1", 8008, "/primary?x=1")
+    assert (options["host_header"], options["tls"], options["tls_verify"]) == ("[::1]:8008", True, True)
+    assert (options["tls_name"], options["status"]) == ("::1", [(200, 200), (500, 503)])
+
+
+def test_of_checks_the_digest_has_what_they_decide_and_not_how_they_find_it_out() -> None:
+    checked = GOOD + CHECK
+    same = checked.replace("127.0.0.1:80", "127.0.0.1:8080") + "\ninterval = '5s'\nfall = 1"
+    assert parse(checked).digest == parse(same).digest
+    other = [GOOD, f"{checked}\nunhealthy = 'withdraw'", f"{checked}\nonly_one = true", f"{checked}\nnodes = ['a']"]
+    assert len({parse(text).digest for text in (checked, *other)}) == 5
+
+
+def test_checks_that_would_run_too_often_are_refused() -> None:
+    many = "\n".join(CHECK.replace("name = 'c'", f"name = 'c{i}'") + "\ninterval = '100ms'" for i in range(26))
+    assert "more than 256 times a second" in the_problem(GOOD + many)

@@ -209,6 +209,7 @@ TOO_MANY = tuple(Vip(f"v{i}", (Address("10.0.0.1", 32),)) for i in range(VIPS_MA
         (Attributes(replace(REPORT, electorates=(Electorate(1, ()),) * 65)), "65 electorates"),
         (Attributes(replace(REPORT, known=(VipKey("no key"),))), "no VIP's key"),
         (Attributes(replace(REPORT, known=(VIP.key,) * (VIPS_MAX + 1))), "VIPs known"),
+        (Attributes(replace(REPORT, chosen=(VIP.key,) * (VIPS_MAX + 1))), "chosen for"),
         (Attributes(replace(REPORT, ineligible=((VIP.key, NotEligible.REFUSED),) * (2 * VIPS_MAX + 1))), "reasons"),
         (Attributes(REPORT, TOO_MANY), "4097 new VIPs are more than 4096"),
         (Attributes(REPORT, (Vip("v", VIP.addresses * (ROW_ADDRESSES_MAX + 1)),)), "16384 addresses"),

@@ -155,6 +155,14 @@ def check(
         raise typer.Exit(2)
 
 
+@app.command("schema")
+def print_schema() -> None:
+    """Print the configuration's JSON Schema, for editors that check and complete TOML."""
+    from .schema import schema
+
+    _print_json(schema())
+
+
 @app.command()
 def convert(
     files: Annotated[list[str], typer.Argument(metavar="[NODE=]FILE...", help="The files, each with its host's name.")],

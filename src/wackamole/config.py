@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from . import __version__
 from .core.model import (
@@ -55,7 +56,7 @@ LIFETIME_LATE_MS = 1000
 """The kernel removes an address up to half a second after its lifetime's end (measured: 5 to 460 ms)."""
 WITHDRAW_AFTER_MAX = 10
 """Claims are counted over ten seconds, at most one of each second."""
-COMMAND_CHARACTERS_MAX = 4096
+COMMAND_CHARACTERS_MAX, TEXT_CHARACTERS_MAX = 4096, 200
 MARK_DEFAULT = 0x10000000
 HOSTS_MAX = 256
 """Hosts and networks that are told of VIPs: of `[notify]`, and of all VIPs together."""
@@ -66,6 +67,20 @@ SPREAD_DEFAULT = "4803@localhost"
 RUN_DIR = "/run/wackamole"
 HOOKS_MAX, WORDS_MAX = 256, 64
 """Hooks of a file, and words of a hook's command."""
+CHECKS_MAX, CHECKS_PER_SECOND_MAX = 256, 256
+"""Of a file, and how often they all run together: what one process does on the side."""
+LABELS_MAX = 16
+CHECK_KINDS: dict[str, tuple[str, ...]] = {
+    "tcp": ("address",),
+    "http": ("url", "status", "body", "host", "tls_verify", "tls_ca", "tls_name", "tls_cert", "tls_key"),
+    "exec": ("command",),
+    "process": ("process", "pid_file"),
+    "unit": ("unit",),
+    "file": ("path", "exists"),
+    "interface": ("interface",),
+    "gateway": ("gateway", "interface"),
+}
+"""What a check can look at, and the keys that are only for that."""
 BUDGET_MS_MAX = 1000
 """How long `before_release` may hold up a hand-over: less than anybody who waits for it gives up after."""
 VIP_EVENTS = (
@@ -75,9 +90,11 @@ VIP_EVENTS = (
 NODE_EVENTS = ("view", "settled", "evict", "drain", "resume", "engine_lost", "paused")
 """What a hook can be `on`: what concerns a VIP, and what does not. All but `before_release` are words of the history."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")
-_INTERFACE = re.compile(r"[^\s/]{1,15}\Z")
-_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", re.ASCII)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}\Z")
+INTERFACE = re.compile(r"[^\s/]{1,15}\Z")
+ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", re.ASCII)
+UNIT = re.compile(r"(?!-)[A-Za-z0-9@_.:\\-]{1,255}\Z")
+HOST_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})\Z")
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h)\Z")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
@@ -227,13 +244,14 @@ class NodeConfig:
 @dataclass(frozen=True, slots=True)
 class VipConfig:
     """One `[[vip]]`; `prefer` are node names, best first; `notify`: who is told of it besides those of `[notify]`;
-    `connections`: "destroy" or "keep" those of TCP when it goes."""
+    `connections`: "destroy" or "keep" those of TCP when it goes; `labels`: what checks may call it by."""
 
     vip: Vip
     prefer: tuple[str, ...]
     notify: tuple[HostsConfig, ...] = ()
     routing: tuple[Route | Rule, ...] = ()
     connections: str = "destroy"
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +267,25 @@ class HookConfig:
     each: str  # "vip" or "round"
     timeout_ms: int
     budget_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckConfig:
+    """One `[[check]]`. `options`: what the checker's process is told of what to look at (shell/probes.py). `vips`: the names
+    of all that it is about; `nodes`: where it runs, empty for everywhere. `withdraw`: a VIP that nobody is well enough for
+    is held by nobody; `only_one`: so it is also if it passes on several members."""
+
+    name: str
+    kind: str
+    options: tuple[tuple[str, object], ...]
+    vips: tuple[str, ...]
+    nodes: tuple[str, ...]
+    interval_ms: int
+    timeout_ms: int
+    rise: int
+    fall: int
+    withdraw: bool
+    only_one: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +307,7 @@ class Config:
     notes: tuple[str, ...] = ()
     """What a wackamole.conf says and means here something else, or nothing."""
     hooks: tuple[HookConfig, ...] = ()
+    checks: tuple[CheckConfig, ...] = ()
 
 
 def load(path: Path) -> Config:
@@ -310,7 +348,7 @@ def parse(text: str, path: str = "config") -> Config:
         found = re.search(r"\(at line (\d+), column \d+\)", str(wrong))
         place = f"{path}:{found[1]}" if found else path
         raise ConfigError([f"{place}  is not TOML: {_cut(str(wrong).partition(' (at ')[0])}"]) from None
-    return _Reader(path, _places(text)).config(document)
+    return Reader(path, _places(text)).config(document)
 
 
 # -- where things are ---------------------------------------------------------------------------------------------------
@@ -352,7 +390,7 @@ def _places(text: str) -> dict[str, int]:
 # -- reading ------------------------------------------------------------------------------------------------------------
 
 
-class _Reader:
+class Reader:
     """Reads one document and gathers its problems."""
 
     def __init__(self, path: str, places: Mapping[str, int]) -> None:
@@ -386,7 +424,10 @@ class _Reader:
         self.keys(
             document,
             "",
-            ("cluster", "engine", "fence", "balance", "load", "control", "notify", "neighbours", "node", "vip", "hook"),
+            (
+                *("cluster", "engine", "fence", "balance", "load", "control", "notify", "neighbours"),
+                *("node", "vip", "hook", "check"),
+            ),
         )
         cluster = self.cluster(self.table(document, "cluster"))
         if isinstance(document.get("fence"), str):  # `fence = "off"` is short for the table with that mode
@@ -399,6 +440,7 @@ class _Reader:
         nodes = self.nodes(self.entries(document, "node", NODES_MAX))
         vips = self.vips(self.entries(document, "vip", VIPS_MAX), {n.name for n in nodes}, notify)
         hooks = self.hooks(document, {v.vip.name for v in vips}, {n.name for n in nodes})
+        checks = self.checks(document, vips, {n.name for n in nodes})
         if self._problems:
             self.fail()
         return Config(
@@ -412,8 +454,9 @@ class _Reader:
             notify,
             nodes,
             vips,
-            _digest(cluster, engine, fence, balance, load, nodes, vips),
+            _digest(cluster, engine, fence, balance, load, nodes, vips, checks),
             hooks=hooks,
+            checks=checks,
         )
 
     # -- the kinds of values
@@ -424,7 +467,7 @@ class _Reader:
             if key not in known:
                 near = difflib.get_close_matches(key, known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f" (there are: {', '.join(known)})"
-                name = key if _NAME.match(key) else _shown(key)
+                name = key if NAME.match(key) else _shown(key)
                 self.wrong(f"{where}.{name}" if where else name, f"there is no such key{hint}")
 
     def table(self, document: dict[str, Any], name: str) -> dict[str, Any]:
@@ -466,7 +509,7 @@ class _Reader:
             if key not in table:
                 self.wrong(where, f"needs a {key}")
             return ""
-        if not _NAME.match(found):
+        if not NAME.match(found):
             self.wrong(f"{where}.{key}", f"{_shown(found)} is no name: letters, digits and . _ : - (at most 63)")
         return found
 
@@ -497,7 +540,7 @@ class _Reader:
             self.wrong(f"{where}.{key}", str(wrong))
             return default
         if not least <= ms <= most:
-            self.wrong(f"{where}.{key}", f"must be from {_spoken(least)} to {_spoken(most)}, not {found}")
+            self.wrong(f"{where}.{key}", f"must be from {spoken(least)} to {spoken(most)}, not {found}")
             return default
         return ms
 
@@ -579,15 +622,15 @@ class _Reader:
         if mode != "lifetime" and "lifetime" in fence:
             self.wrong("fence.lifetime", 'is only for mode = "lifetime"')
         if life % 1000:
-            self.wrong("fence.lifetime", f"must be whole seconds, not {_spoken(life)}: the kernel counts no others")
+            self.wrong("fence.lifetime", f"must be whole seconds, not {spoken(life)}: the kernel counts no others")
         if mode == "nftables":
             least = max(2 * detection + beat, age + 3 * beat)
             if lease < least:
                 self.wrong(
                     "fence.lease" if "lease" in fence else "fence",
-                    f"{_spoken(lease)} is too short: it must outlive a change of membership and a few lost beats, or every"
+                    f"{spoken(lease)} is too short: it must outlive a change of membership and a few lost beats, or every"
                     f" death would darken the survivors as well; at least 2 × detection + beat and beat_age_max + 3 ×"
-                    f" beat: {_spoken(least)}",
+                    f" beat: {spoken(least)}",
                 )
         if mode == "off" and found.takeover is Takeover.STRICT:
             self.wrong("fence.takeover", '"strict" waits for a lease to run out, and without a fence there is none')
@@ -601,9 +644,9 @@ class _Reader:
         if evict < least:
             self.wrong(
                 "engine.evict_after" if "evict_after" in engine else "engine",
-                f"{_spoken(evict)} is too soon: a healthy member is silent for up to twice `detection`"
-                f" ({_spoken(detection)}) or a few beats ({_spoken(beat)}), and a silent one may serve for"
-                f" {_spoken(dark)} (lease + beat_age_max + {FENCE_SLACK_MS}ms); at least {_spoken(least)}",
+                f"{spoken(evict)} is too soon: a healthy member is silent for up to twice `detection`"
+                f" ({spoken(detection)}) or a few beats ({spoken(beat)}), and a silent one may serve for"
+                f" {spoken(dark)} (lease + beat_age_max + {FENCE_SLACK_MS}ms); at least {spoken(least)}",
             )
         managed = self.flag(engine, "engine", "managed", kind == "corosync")
         return EngineConfig(kind, detection, managed, evict, beat, *self.spread(engine, kind)), found
@@ -657,7 +700,7 @@ class _Reader:
         found = table.get("by", By.WEIGHT.value)
         if isinstance(found, str) and found in words:
             return words[found], "", ""
-        if not isinstance(found, str) or not _ENTRY_POINT.match(found):
+        if not isinstance(found, str) or not ENTRY_POINT.match(found):
             options = ", ".join(f'"{word}"' for word in words)
             self.wrong("balance.by", f'must be one of {options}, or "module:function", not {_shown(found)}')
             return By.WEIGHT, "", ""
@@ -694,7 +737,7 @@ class _Reader:
         interval = self.duration(table, "load", "interval", 10_000, 1000, 3_600_000)
         timeout = self.duration(table, "load", "timeout", min(5000, interval), 100, 60_000)
         if timeout > interval:
-            self.wrong("load.timeout", f"is longer than `interval` ({_spoken(interval)})")
+            self.wrong("load.timeout", f"is longer than `interval` ({spoken(interval)})")
         return LoadConfig(
             command,
             interval,
@@ -874,7 +917,7 @@ class _Reader:
             self.wrong(f"{where}.interfaces", 'must be a table such as { public = "eno1" }')
             return ()
         for name, real in found.items():
-            if not isinstance(real, str) or not _INTERFACE.match(real):
+            if not isinstance(real, str) or not INTERFACE.match(real):
                 self.wrong(f"{where}.interfaces", f"{name}: {_shown(real)} is no interface name (1 to 15 letters)")
         return tuple(sorted((k, v) for k, v in found.items() if isinstance(v, str)))
 
@@ -887,7 +930,10 @@ class _Reader:
             self.keys(
                 table,
                 where,
-                ("name", "address", "addresses", "interface", "prefer", "notify", "routes", "rules", "connections"),
+                (
+                    *("name", "address", "addresses", "interface", "prefer", "notify", "routes", "rules"),
+                    *("connections", "labels"),
+                ),
             )
             addresses = self.addresses(table, where)
             key = "address" if "address" in table else "addresses"
@@ -902,8 +948,11 @@ class _Reader:
             told = self.hosts(table, where, "notify", notify.throttle, notify.ping)
             routing = (*self.routing(table, where, "routes", route), *self.routing(table, where, "rules", rule))
             connections = self.choice(table, where, "connections", "destroy", ("destroy", "keep"))
+            labels = self.texts(table, where, "labels")
+            if len(labels) > LABELS_MAX or not all(map(NAME.match, labels)):
+                self.wrong(f"{where}.labels", f"must be at most {LABELS_MAX} names: letters, digits and . _ : -")
             if name and addresses:
-                found.append(VipConfig(Vip(name, addresses), prefer, told, routing, connections))
+                found.append(VipConfig(Vip(name, addresses), prefer, told, routing, connections, labels))
         lists = {hosts for vip in found for hosts in vip.notify}
         if len(lists) > HOSTS_MAX:
             self.wrong(
@@ -976,6 +1025,194 @@ class _Reader:
             )
         return tuple(found)
 
+    def checks(self, document: dict[str, Any], vips: tuple[VipConfig, ...], nodes: set[str]) -> tuple[CheckConfig, ...]:
+        found: list[CheckConfig] = []
+        names: dict[str, str] = {}
+        one: dict[str, str] = {}
+        by_label: dict[str, list[str]] = {}
+        for vip in vips:
+            for label in vip.labels:
+                by_label.setdefault(label, []).append(vip.vip.name)
+        for index, table in enumerate(self.entries(document, "check", CHECKS_MAX) if "check" in document else (), 1):
+            where = f"check[{index}]"
+            self.keys(
+                table,
+                where,
+                (
+                    *("name", "kind", "vips", "labels", "nodes", "interval", "timeout", "rise", "fall"),
+                    *("unhealthy", "only_one", "address", "url", "status", "body", "host"),
+                    *("tls_verify", "tls_ca", "tls_name", "tls_cert", "tls_key", "command", "process", "pid_file"),
+                    *("unit", "path", "exists", "interface", "gateway"),
+                ),
+            )
+            name = self.name(table, where)
+            self.unique(names, name, f"{where}.name", "check")
+            chosen, labels = self.texts(table, where, "vips"), self.texts(table, where, "labels")
+            self.known(chosen, {v.vip.name for v in vips}, f"{where}.vips", "VIP")
+            self.known(labels, set(by_label), f"{where}.labels", "label of a VIP")
+            about = {*chosen, *(v for label in labels for v in by_label.get(label, ()))}
+            if "vips" not in table and "labels" not in table:
+                about = {v.vip.name for v in vips}
+            on_nodes = self.texts(table, where, "nodes")
+            self.known(on_nodes, nodes, f"{where}.nodes", "node")
+            interval = self.duration(table, where, "interval", 2000, 100, 3_600_000)
+            timeout = self.duration(table, where, "timeout", min(2000, interval), 10, 600_000)
+            if timeout > interval:
+                self.wrong(f"{where}.timeout", f"is longer than `interval` ({spoken(interval)})")
+            only_one = self.flag(table, where, "only_one", False)
+            unhealthy = self.choice(table, where, "unhealthy", "withdraw" if only_one else "keep", ("keep", "withdraw"))
+            if only_one and unhealthy != "withdraw":
+                self.wrong(f"{where}.unhealthy", "only_one withdraws a VIP that no member is chosen for")
+            for vip_name in sorted(about) if only_one else ():
+                if vip_name in one:
+                    self.wrong(f"{where}.only_one", f"{vip_name} has such a check already: {one[vip_name]}")
+                one[vip_name] = name
+            found.append(
+                CheckConfig(
+                    name,
+                    self.choice(table, where, "kind", "", tuple(CHECK_KINDS)),
+                    self.looked_at(table, where, {a.ip for v in vips for a in v.vip.addresses}),
+                    tuple(sorted(about)),
+                    on_nodes,
+                    interval,
+                    timeout,
+                    self.number(table, where, "rise", 2, 1, 100),
+                    self.number(table, where, "fall", 3, 1, 100),
+                    unhealthy == "withdraw",
+                    only_one,
+                )
+            )
+        if sum(1000 / c.interval_ms for c in found) > CHECKS_PER_SECOND_MAX:
+            self.wrong(
+                "check", f"they run more than {CHECKS_PER_SECOND_MAX} times a second in all; raise their `interval`"
+            )
+        return tuple(found)
+
+    def looked_at(self, table: dict[str, Any], where: str, ips: set[str]) -> tuple[tuple[str, object], ...]:
+        """What a check looks at, as its kind needs it. `ips`: of all VIPs."""
+        kind = table.get("kind")
+        if not isinstance(kind, str) or kind not in CHECK_KINDS:
+            return ()  # that is told already
+        for key in {k for known in CHECK_KINDS.values() for k in known} & table.keys() - set(CHECK_KINDS[kind]):
+            self.wrong(f"{where}.{key}", f'is not for kind = "{kind}"')
+        found: dict[str, object]
+        match kind:
+            case "tcp":
+                found = self.host_and_port(self.needed(table, where, "address"), f"{where}.address")
+            case "http":
+                found = self.page(table, where)
+            case "exec":
+                found = {"command": self.words(table, where)}
+            case "process":
+                if ("process" in table) == ("pid_file" in table):
+                    self.wrong(where, "needs either `process` or `pid_file`")
+                found = {
+                    "name": self.text(table, where, "process", ""),
+                    "pid_file": self.path(table, where, "pid_file") if "pid_file" in table else "",
+                }
+            case "unit":
+                unit = self.needed(table, where, "unit")
+                if unit and not UNIT.match(unit):
+                    self.wrong(f"{where}.unit", f'{_shown(unit)} is no name of a unit, such as "nginx.service"')
+                found = {"unit": unit}
+            case "file":
+                found = {"path": self.path(table, where, "path"), "exists": self.flag(table, where, "exists", True)}
+            case "interface":
+                self.needed(table, where, "interface")
+                found = {"interface": self.interface(table, where)}
+            case _:
+                self.needed(table, where, "interface")
+                found = {
+                    "gateway": self.gateway(table, where, ips),
+                    "interface": self.interface(table, where),
+                }
+        return tuple(found.items())
+
+    def needed(self, table: dict[str, Any], where: str, key: str) -> str:
+        """A text that has to be there."""
+        if key not in table:
+            self.wrong(where, f'needs `{key}`, as its kind is "{table["kind"]}"')
+        return self.text(table, where, key) or ""
+
+    def path(self, table: dict[str, Any], where: str, key: str) -> str:
+        """An absolute path."""
+        found = self.needed(table, where, key)
+        if found and (not found.startswith("/") or "\0" in found):
+            self.wrong(f"{where}.{key}", f"{_shown(found)} must be an absolute path")
+        return found
+
+    def gateway(self, table: dict[str, Any], where: str, ips: set[str]) -> str:
+        """A neighbour's address."""
+        text = self.needed(table, where, "gateway")
+        try:
+            ip = ipaddress.ip_address(text)
+        except ValueError:
+            if text:
+                self.wrong(f"{where}.gateway", f"{_shown(text)} is not an address")
+            return ""
+        if "%" in text:
+            self.wrong(f"{where}.gateway", f"{_shown(text)}: name the interface by `interface`, not by %")
+        elif ip.is_multicast or ip.is_unspecified or ip.is_loopback or str(ip) in ips:
+            self.wrong(f"{where}.gateway", f"{_shown(text)} is no neighbour's address, or a VIP's")
+        return str(ip)
+
+    def host_and_port(self, text: str, where: str) -> dict[str, object]:
+        """An address with a port: 127.0.0.1:80, [::1]:80, localhost:80."""
+        match = HOST_PORT.match(text)
+        if match is None or not 0 < int(match[3]) < 1 << 16:
+            if text:
+                self.wrong(where, f'{_shown(text)} is no address with a port, such as "127.0.0.1:80" or "[::1]:80"')
+            return {}
+        return {"host": match[1] or match[2], "port": int(match[3])}
+
+    def page(self, table: dict[str, Any], where: str) -> dict[str, object]:
+        """What an HTTP check asks for, and what it wants to hear."""
+        text = self.needed(table, where, "url")
+        host = self.text(table, where, "host", "") or ""
+        body = self.text(table, where, "body", "") or ""
+        if len(body) > TEXT_CHARACTERS_MAX or not re.fullmatch(r"[!-~]*", host):
+            self.wrong(where, f"`host` must be a name, and `body` at most {TEXT_CHARACTERS_MAX} characters")
+        try:
+            url = urlsplit(text)
+            port, name = url.port, url.hostname
+        except ValueError:
+            url, port, name = urlsplit(""), None, None
+        tls = url.scheme == "https"
+        if text and (url.scheme not in ("http", "https") or not name or not re.fullmatch(r"[!-~]+", text)):
+            self.wrong(f"{where}.url", f"{_shown(text)} is no http:// or https:// URL")
+        elif "@" in url.netloc:
+            self.wrong(f"{where}.url", "must not have a user or a password")
+        files = {key: self.path(table, where, key) if key in table else "" for key in ("tls_ca", "tls_cert", "tls_key")}
+        for key in sorted(table.keys() & {"tls_verify", "tls_name", *files}) if text and not tls else ():
+            self.wrong(f"{where}.{key}", "is only for https://")
+        if files["tls_key"] and not files["tls_cert"]:
+            self.wrong(f"{where}.tls_key", "needs `tls_cert`")
+        path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        return {
+            "host": name or "",
+            "port": port or (443 if tls else 80),
+            "path": path,
+            "host_header": host or url.netloc,
+            "status": self.statuses(table, where),
+            "body": body,
+            "tls": tls,
+            "tls_verify": self.flag(table, where, "tls_verify", True),
+            "tls_name": self.text(table, where, "tls_name", name) or "",
+            **files,
+        }
+
+    def statuses(self, table: dict[str, Any], where: str) -> list[tuple[int, int]]:
+        """Status codes: numbers, and ranges such as "200-299"."""
+        given = table.get("status", ["200-399"])
+        found: list[tuple[int, int]] = []
+        for item in given if isinstance(given, list) and given else [given]:
+            match = re.fullmatch(r"([1-5]\d\d)(?:-([1-5]\d\d))?", str(item)) if isinstance(item, str | int) else None
+            if match is None or len(found) == WORDS_MAX:
+                self.wrong(f"{where}.status", f'{_shown(item)} must be a status such as 200, or a range as "200-299"')
+                break
+            found.append((int(match[1]), int(match[2] or match[1])))
+        return found
+
     def program(self, table: dict[str, Any], where: str) -> tuple[tuple[str, ...], str]:
         """A hook's `command` or `python`; the other is empty, and both when it is wrong."""
         if ("command" in table) == ("python" in table):
@@ -983,23 +1220,27 @@ class _Reader:
             return (), ""
         if "python" in table:
             python = self.text(table, where, "python") or ""
-            if python and not _ENTRY_POINT.match(python):
+            if python and not ENTRY_POINT.match(python):
                 self.wrong(f"{where}.python", f'{_shown(python)} is no entry point such as "package.module:function"')
                 return (), ""
             return (), python
-        given = table["command"]
+        return self.words(table, where), ""
+
+    def words(self, table: dict[str, Any], where: str) -> tuple[str, ...]:
+        """A program and its arguments; empty when it is wrong."""
+        given = table.get("command", ())
         if isinstance(given, str):
             self.wrong(
                 f"{where}.command", 'must be a list of words, such as ["/usr/bin/logger", "moved"]: no shell reads it'
             )
-            return (), ""
+            return ()
         words = self.texts(table, where, "command")
         if not 1 <= len(words) <= WORDS_MAX or any("\0" in word for word in words):
             self.wrong(f"{where}.command", f"must be a list of 1 to {WORDS_MAX} words")
-            return (), ""
+            return ()
         if not words[0].startswith("/"):
             self.wrong(f"{where}.command", f"{_shown(words[0])} must be an absolute path")
-        return words, ""
+        return words
 
     def addresses(self, table: dict[str, Any], where: str) -> tuple[Address, ...]:
         """A VIP's addresses."""
@@ -1025,7 +1266,7 @@ class _Reader:
     def interface(self, table: Mapping[str, Any], where: str) -> str:
         """The interface of a VIP or address, "" for the one whose subnet holds it."""
         found = table.get("interface", "")
-        if "interface" in table and (not isinstance(found, str) or not _INTERFACE.match(found)):
+        if "interface" in table and (not isinstance(found, str) or not INTERFACE.match(found)):
             self.wrong(f"{where}.interface", f"{_shown(found)} is no interface name (1 to 15 letters)")
             return ""
         return str(found)
@@ -1082,7 +1323,8 @@ def _version_of(entry_point: str) -> str | None:
     return f"{min(names)} {metadata.version(min(names))}" if names else None
 
 
-def _spoken(ms: int) -> str:
+def spoken(ms: int) -> str:
+    """A time as people write it: "4s"."""
     for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
         if ms >= size and ms % size == 0:
             return f"{ms // size}{unit}"
@@ -1097,6 +1339,7 @@ def _digest(
     load: LoadConfig | None,
     nodes: tuple[NodeConfig, ...],
     vips: tuple[VipConfig, ...],
+    checks: tuple[CheckConfig, ...],
 ) -> str:
     """What all nodes must have alike to compute alike."""
     meaning = [
@@ -1111,6 +1354,12 @@ def _digest(
         meaning.append([balance.by.value, balance.entry_point, balance.entry_version])
     if load is not None:
         meaning.append([load.smoothing_ms, load.hysteresis, load.moves_per_round])
+    if checks:  # what they decide, not how they find it out
+        meaning.append(
+            sorted(
+                [c.name, sorted(c.vips), sorted(c.nodes), "withdraw" * c.withdraw, "one" * c.only_one] for c in checks
+            )
+        )
     return hashlib.blake2b(json.dumps(meaning).encode(), digest_size=8).hexdigest()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 
-from .config import Config, VipConfig
+from .config import CheckConfig, Config, VipConfig
 
 FIXED = frozenset(
     {
@@ -42,6 +42,7 @@ def difference(before: Config, after: Config) -> tuple[Change, ...]:
         *_tables(before, after),
         *_entries("node", {n.name: _facts(n) for n in before.nodes}, {n.name: _facts(n) for n in after.nodes}),
         *_entries("vip", {v.vip.name: _vip(v) for v in before.vips}, {v.vip.name: _vip(v) for v in after.vips}),
+        *_entries("check", {c.name: _check(c) for c in before.checks}, {c.name: _check(c) for c in after.checks}),
         *_entries("hook", {h.name: _facts(h) for h in before.hooks}, {h.name: _facts(h) for h in after.hooks}),
     )
 
@@ -68,15 +69,21 @@ def _entries(kind: str, before: Mapping[str, dict[str, str]], after: Mapping[str
             said = ", ".join(f"{k} {v}" for k, v in whole.items() if k != "name")
             yield Change(f"{kind} {name}", said if new is None else None, said if old is None else None)
             continue
-        for key in new:
-            if old[key] != new[key]:
-                yield Change(f"{kind} {name} {key}", old[key] or "none", new[key] or "none")
+        for key in dict.fromkeys((*new, *old)):
+            if (was := old.get(key, "")) != (will := new.get(key, "")):
+                yield Change(f"{kind} {name} {key}", was or "none", will or "none")
 
 
 def _vip(vip: VipConfig) -> dict[str, str]:
     facts = _facts(vip)
     del facts["vip"]
     return {"addresses": ", ".join(f"{a} {a.interface}".strip() for a in vip.vip.addresses), **facts}
+
+
+def _check(check: CheckConfig) -> dict[str, str]:
+    facts = _facts(check)
+    del facts["options"]
+    return {**facts, **{key: _shown("", value) for key, value in check.options}}
 
 
 def _facts(table: object) -> dict[str, str]:

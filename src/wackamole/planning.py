@@ -136,6 +136,7 @@ def _reloaded(report: Report, settings: Settings) -> Report:
         partition=fresh.partition,
         takeover=fresh.takeover,
         ineligible=tuple((k, why) for k, why in report.ineligible if k in known),
+        chosen=tuple(k for k in report.chosen if k in known),
     )
 
 

@@ -17,7 +17,7 @@ import msgspec
 from .core import effects as do
 from .core import events as ev
 from .core.messages import Beat, Message, StateMessage
-from .core.model import NodeId, Phase, Settings, VipKey
+from .core.model import NodeId, NotEligible, Phase, Settings, VipKey
 from .core.state import State
 
 FORMAT = 1
@@ -222,6 +222,7 @@ class Recorder:
         self._fence_written = 0
         self._heard: dict[NodeId, int] = {}
         self._barred: dict[str, str] = {}
+        self._barred_by: dict[type, dict[str, str]] = {}  # kernel and health checks
         self._addresses: dict[VipKey, tuple[str, ...]] = {
             v.key: tuple(a.ip for a in v.addresses) for v in settings.vips
         }
@@ -312,8 +313,9 @@ class Recorder:
             case ev.KernelConfirmed() if self._asked is None or event.serial == self._asked.serial:
                 return self._confirmed(event, now)
             case ev.EligibilityChanged():
-                self._barred = {ip: why.value for key, why in event.ineligible for ip in self._addresses.get(key, ())}
-                return [Barred(at=at, wall=wall, addresses=self._barred)]
+                return [self._bar(type(event), event.ineligible, now)]
+            case ev.HealthChanged():
+                return [self._bar(type(event), event.failing, now)]
             case ev.MessageDelivered() if event.sender != state.me:
                 if not isinstance(event.message, Beat):
                     return [Told(at=at, wall=wall, member=event.sender, what=mark_of(event.view, event.message))]
@@ -324,6 +326,12 @@ class Recorder:
             case _:
                 pass
         return []
+
+    def _bar(self, by: type, reasons: tuple[tuple[VipKey, NotEligible], ...], now: Reading) -> Barred:
+        hard = {ip: why.value for key, why in reasons if why.forbids for ip in self._addresses.get(key, ())}
+        self._barred_by[by] = hard
+        self._barred = {ip: why for found in self._barred_by.values() for ip, why in found.items()}
+        return Barred(at=now.at, wall=now.wall, addresses=self._barred)
 
     def _confirmed(self, event: ev.KernelConfirmed, now: Reading) -> list[AnyRecord]:
         addresses = tuple(sorted(ip for key in event.held for ip in self._addresses.get(key, ())))

@@ -63,6 +63,8 @@ def print_status(status: Mapping[str, Any], to: Console | None = None) -> None:
     out.print(_vips(status))
     if status["orders"]:
         out.print(_orders(status["orders"]))
+    if status.get("checks"):
+        out.print(_checks(status["checks"]))
     out.print(_fence(status["fence"]))
     for warning in status["warnings"]:
         out.print(Text(f"warning: {warning}", "yellow"))
@@ -145,6 +147,22 @@ def _until(order: Mapping[str, Any]) -> str:
         return "resume" if order["kind"] == "drain" else "unhold"
     left_s = order["until"] - time.time()
     return f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(order['until']))}, in {ago(left_s)}"
+
+
+def _checks(checks: list[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("CHECK HERE", "KIND", "STATE", "SINCE", "VIPS", "SAW"):
+        table.add_column(column, overflow="fold")
+    colours = {"passing": "green", "failing": "red", "unknown": "yellow"}
+    now = time.time()
+    for check in checks:
+        state = Text(check["state"], colours[check["state"]])
+        if check["unhealthy"] == "withdraw":
+            state.append(", on one only" if check["only_one"] else ", else withdrawn", "dim")
+        names = check["vips"]
+        vips = " ".join(names[:4]) + (f" … {len(names)} in all" if len(names) > 4 else "")
+        table.add_row(check["name"], check["kind"], state, ago(now - check["since"]), vips, Text(check["said"], "dim"))
+    return table
 
 
 def print_why(found: Mapping[str, Any], to: Console | None = None) -> None:

@@ -3,6 +3,12 @@
     frame := version (1 byte) · flags (1 byte; 1: zlib) · body
     body  := [view, message], the message as a map with its type under "t"
 
+Members of two versions live in one group while a cluster is upgraded. So a message is only ever extended, by fields that
+have a default: who does not know a field leaves it out. A reason that is not known is NotEligible.OTHER or Cause.OTHER. A new
+kind of message is said only where every member's Report says, by a field of its own, that it is understood: what is dropped is
+not counted by whoever dropped it, and tables are compared by such counts. What else agreed tables are made of is the same in
+both versions, or PLACEMENT_VERSION differs. tests/test_versions.py holds us to it; VERSION changes when that cannot be kept.
+
 Whatever comes from the wire is bounded before it is decoded; anything that is not a message of ours raises WireError
 with a sentence, and nothing else is ever raised.
 """
@@ -221,7 +227,8 @@ def _check_report(report: Report) -> None:
     _check_text(report.version, report.config_digest)
     _check_length("VIPs known", report.known, VIPS_MAX)
     _check_length("reasons", report.ineligible, 2 * VIPS_MAX)
-    _check_keys(*report.known, *(key for key, _ in report.ineligible))
+    _check_length("VIPs that it was chosen for", report.chosen, VIPS_MAX)
+    _check_keys(*report.known, *report.chosen, *(key for key, _ in report.ineligible))
     _check_number("weight", report.weight, 0, WEIGHT_MAX)
     _check_number("lease", report.lease_ms, 0, LEASE_MS_MAX)
     _check_number("load", report.load or 0, 0, LOAD_MAX)

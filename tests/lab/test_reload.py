@@ -25,6 +25,9 @@ MakeLab = Callable[..., Lab]
 STILL = '[balance]\ninterval = "1h"\n'
 MORE = "".join(f'[[vip]]\nname = "more-{i}"\naddress = "10.77.9.{i}"\ninterface = "eth0"\n' for i in range(1, 11))
 STALL_SECONDS = 0.4
+CHECK = (
+    '[[check]]\nname = "there"\nkind = "file"\npath = "/run/wackamole.toml"\nvips = ["more-1"]\ninterval = "500ms"\n'
+)
 HOOK = '[[hook]]\nname = "told"\non = ["acquired"]\ncommand = ["/bin/true"]\n'
 
 
@@ -45,6 +48,11 @@ def rows(lab: Lab, node: str) -> dict[str, dict[str, Any]]:
     return {v["name"]: v for v in lab.ask(node, "status")["vips"]}
 
 
+def checks(lab: Lab, node: str) -> dict[str, str]:
+    """What its checks saw last."""
+    return {c["name"]: c["said"] for c in lab.ask(node, "status")["checks"]}
+
+
 def settled(lab: Lab) -> tuple[object, ...]:
     status = lab.ask("a", "status")
     return status["view"], status["warnings"], [(v["key"], v["holder"], v["generation"]) for v in status["vips"]]
@@ -54,7 +62,7 @@ def members(lab: Lab, node: str) -> list[str]:
     return sorted(m["name"] for m in lab.ask(node, "status")["view"]["members"])
 
 
-def test_vips_a_node_and_a_hook_come_and_go_and_nothing_else_is_touched(make_lab: MakeLab) -> None:
+def test_vips_a_node_a_check_and_a_hook_come_and_go_and_nothing_else_is_touched(make_lab: MakeLab) -> None:
     lab = make_lab(nodes=4, settings=STILL)
     whole = lab.layout.config
     small = without_node(whole, "d")
@@ -71,20 +79,26 @@ def test_vips_a_node_and_a_hook_come_and_go_and_nothing_else_is_touched(make_lab
             within_s=60,
             story="the client reaches every VIP",
         )
-        said = reload_all(lab, f"{whole}{MORE}{HOOK}", *three)
+        said = reload_all(lab, f"{whole}{MORE}{CHECK}{HOOK}", *three)
         assert said[0] == said[1] == said[2]
         assert [line.split(":")[0] for line in said[0]] == [
             "+ node d",
             *(f"+ vip more-{i}" for i in range(1, 11)),
+            "+ check there",
             "+ hook told",
         ]
+        lab.until(
+            lambda: all(checks(lab, n) == {"there": "it is there"} for n in three),
+            within_s=60,
+            story="the check has looked",
+        )
         lab.until(
             lambda: all(rows(lab, n).get(f"more-{i}", {}).get("holder") for n in three for i in range(1, 11)),
             within_s=60,
             story="the new ones are served",
         )
         assert lab.ask("a", "status")["view"]["id"] == view
-        lab.start("d", config=f"{whole}{MORE}{HOOK}")
+        lab.start("d", config=f"{whole}{MORE}{CHECK}{HOOK}")
         lab.until_settled(lab.layout.nodes)
         assert members(lab, "a") == ["a", "b", "c", "d"]
         lab.ask("d", "leave")
@@ -93,11 +107,13 @@ def test_vips_a_node_and_a_hook_come_and_go_and_nothing_else_is_touched(make_lab
         assert [line.split(":")[0] for line in said[0]] == [
             "- node d",
             *(f"- vip more-{i}" for i in range(1, 11)),
+            "- check there",
             "- hook told",
         ]
         lab.until(lambda: rows(lab, "a").keys() == held.keys(), within_s=60, story="they are gone everywhere")
         seen = probe.stop()
     assert {n: v["holder"] for n, v in rows(lab, "a").items()} == held
+    assert not any(checks(lab, n) for n in three)
     assert not seen.interrupted(0, longer_than_s=STALL_SECONDS)
     assert not any(seen.two_owners.values())
     for node in three:

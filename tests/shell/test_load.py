@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from wackamole.config import LoadConfig
 from wackamole.core.model import Sharer
-from wackamole.shell.load import Meter, NotMeasured, measure
+from wackamole.shell.load import Measuring, NotMeasured, measure, measure_on
 from wackamole.shell.shares import rule_of
 
 SHARERS = (Sharer("a", 1, 100, 2), Sharer("b", 3, None, 0))
 
 
-def config(*command: str, timeout_ms: int = 60_000, keep_ms: int = 0) -> LoadConfig:
-    return LoadConfig(command, 1, timeout_ms, keep_ms, 60_000, 15, 1)
+def config(*command: str, timeout_ms: int = 60_000, keep_ms: int = 0) -> Measuring:
+    return Measuring(command, 1, timeout_ms, keep_ms)
 
 
 def script(text: str) -> tuple[str, ...]:
@@ -43,7 +42,7 @@ def test_the_number_that_a_command_prints_is_the_load() -> None:
         (script("echo nan"), "no number"),
         (script("echo -1"), "no number"),
         (script("echo 1e9"), "no number"),
-        (script("yes"), "more than 64 bytes"),
+        (script("yes | head -c 1000000"), "more than 64 bytes"),
     ],
 )
 def test_what_is_no_measurement_is_said(command: tuple[str, ...], words: str) -> None:
@@ -86,11 +85,11 @@ def test_a_load_that_cannot_be_told_any_more_is_unknown_and_recorded_once(tmp_pa
                 enough.set()
 
         text = f"test -e {flag} && echo 2"
-        meter = Meter(config(*script(text)), on_load, lambda what, fields: records.append((what, fields)))
-        running = asyncio.create_task(meter.run())
+        measuring = measure_on(config(*script(text)), on_load, lambda what, fields: records.append((what, fields)))
+        running = asyncio.create_task(measuring)
         await asyncio.wait_for(enough.wait(), 120)
-        await meter.stop()
-        await running
+        running.cancel()
+        await asyncio.wait({running})
 
     asyncio.run(scene())
     assert loads[0] == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def test_ready_status_stopping(systemd: socket.socket) -> None:
     notifier.status("settled")
     notifier.stopping()
     assert said(systemd) == [b"READY=1", b"STATUS=settled", b"STOPPING=1"]
+
+
+def test_what_is_started_later_cannot_speak_for_the_daemon(systemd: socket.socket) -> None:
+    notifier = Notifier()
+    subprocess.run(["sh", "-c", 'test -z "$NOTIFY_SOCKET"'], check=True)
+    assert notifier.variables == {"NOTIFY_SOCKET": systemd.getsockname()}
 
 
 def test_the_watchdog_wants_a_pat_every_quarter_of_its_time(

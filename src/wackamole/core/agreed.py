@@ -78,9 +78,12 @@ def digest_of(table: Table) -> str:
         h.update(
             f"{r.node}|{r.incarnation}|{r.name}|{r.mature}|{r.draining}|{r.leaving}|{r.restart_ms}|{r.weight}|".encode()
         )
-        h.update(f"{r.config_digest}|{[(k, why.name) for k, why in r.ineligible]}|{r.electorates}\n".encode())
+        # not why: a version that does not know a reason has another for it
+        h.update(f"{r.config_digest}|{[key for key, _ in r.ineligible]}|{r.electorates}\n".encode())
         if r.load is not None:
             h.update(f"{r.load}\n".encode())
+        if r.chosen:
+            h.update(f"{r.chosen}\n".encode())
     h.update(repr((table.evicted, table.lapsing)).encode())
     if keep_orders(table.reports):
         for o in table.orders:

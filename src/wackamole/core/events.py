@@ -57,6 +57,15 @@ class EligibilityChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthChanged:
+    """Health checks changed their minds. `failing`: the VIPs that they have something against, with the reason; `chosen`:
+    those whose check may pass on one member only, and passes here. Both sorted."""
+
+    failing: tuple[tuple[VipKey, NotEligible], ...]
+    chosen: tuple[VipKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FenceChanged:
     """Whether the fence is proven: installed, renewed, read back, and closed before the engine when the process dies."""
 
@@ -155,6 +164,7 @@ Event = (
     | MessageDelivered
     | KernelConfirmed
     | EligibilityChanged
+    | HealthChanged
     | FenceChanged
     | Remembered
     | ConfigReloaded

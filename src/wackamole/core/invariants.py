@@ -94,6 +94,8 @@ def every_address_is_held_once(world: Seen) -> None:
 
 
 def _somebody_may(state: State, key: str) -> bool:
+    if sum(1 for r in state.table.reports if key in r.chosen) > 1:
+        return False
     return any(
         key in r.known and not any(k == key and why.forbids for k, why in r.ineligible) for r in state.table.reports
     )

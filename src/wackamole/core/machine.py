@@ -40,6 +40,7 @@ from .events import (
     EngineLost,
     Event,
     FenceChanged,
+    HealthChanged,
     KernelConfirmed,
     LeaveRequested,
     LoadMeasured,
@@ -115,6 +116,8 @@ def handle(w: Work, event: Event) -> None:
             holding.on_kernel(w, event)
         case EligibilityChanged():
             w.s = replace(w.s, ineligible=event.ineligible)
+        case HealthChanged():
+            w.s = replace(w.s, failing=event.failing, chosen=event.chosen)
         case FenceChanged():
             w.s = replace(w.s, fenced=event.fenced)
         case Remembered():

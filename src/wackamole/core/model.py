@@ -112,12 +112,27 @@ class NotEligible(Enum):
     NO_MAJORITY = "its component has no majority"
     RELEASING = "it is still letting go of it"
     SAME_NAME = "another member has the same node name"
+    CHECK_SILENT = "its health check has not said anything yet"
+    CHECK_FORBIDS = "its health check fails, and the VIP is to be withdrawn then"
+    CHOSEN_TWICE = "a check that may pass on one member only passes on several"
     DRAINING = "it is being drained"
+    CHECK_FAILING = "its health check fails"
+    OTHER = "a later version of wackamole says why"
+
+    @classmethod
+    def _missing_(cls, _value: object) -> NotEligible:
+        """A member of a later version may have reasons that this one does not know: it must be understood all the same."""
+        return cls.OTHER
 
     @property
     def forbids(self) -> bool:
         """True for hard reasons: a VIP is never placed there, and is let go where it is held."""
-        return self is not NotEligible.DRAINING
+        return self not in (NotEligible.DRAINING, NotEligible.CHECK_FAILING)
+
+    @property
+    def cause(self) -> Cause:
+        """Why a VIP leaves its holder, of which this is true."""
+        return _CAUSES.get(self, Cause.NOT_ELIGIBLE)
 
 
 class OnWire(Enum):
@@ -143,8 +158,24 @@ class Cause(Enum):
     OPERATOR = "an operator moved it"
     BALANCE = "balance"
     DRAIN = "its holder is drained"
+    HEALTH = "its holder's health check fails"
     NOT_ELIGIBLE = "its holder is no longer eligible"
+    CHOSEN_TWICE = "its check passed on several members"
     FAILED = "the kernel of its target refused it"
+    OTHER = "a later version of wackamole says why"
+
+    @classmethod
+    def _missing_(cls, _value: object) -> Cause:
+        """As for NotEligible."""
+        return cls.OTHER
+
+
+_CAUSES = {
+    NotEligible.DRAINING: Cause.DRAIN,
+    NotEligible.CHECK_FAILING: Cause.HEALTH,
+    NotEligible.CHECK_FORBIDS: Cause.HEALTH,
+    NotEligible.CHOSEN_TWICE: Cause.CHOSEN_TWICE,
+}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -273,6 +304,7 @@ class Report:
     version: str = ""
     load: int | None = None  # hundredths, smoothed and in steps; None: not measured, or not known now
     keeps_orders: bool = False  # of operators; older versions do not say this, and do not
+    chosen: tuple[VipKey, ...] = ()  # sorted: its check, which may pass on one member only, passes here
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,9 +173,7 @@ def on_moves(w: Work, message: Moves) -> None:
 def cause_of_move(holder: NodeId | None, key: VipKey, facts: placing.Placement, otherwise: Cause) -> Cause:
     """What to tell people."""
     why = facts.why_not(holder, key) if holder is not None else None
-    if why is None or otherwise is Cause.OPERATOR:
-        return otherwise
-    return Cause.DRAIN if why is NotEligible.DRAINING else Cause.NOT_ELIGIBLE
+    return otherwise if why is None or otherwise is Cause.OPERATOR else why.cause
 
 
 def on_released(w: Work, sender: NodeId, message: Released) -> None:
@@ -215,7 +213,8 @@ def on_failed(w: Work, sender: NodeId, message: Failed) -> None:
     if row is None or report is None or row.holder != sender or row.generation != message.generation:
         return
     reasons = dict(report.ineligible)
-    reasons.setdefault(message.key, NotEligible.REFUSED)
+    if message.key not in reasons or not reasons[message.key].forbids:
+        reasons[message.key] = NotEligible.REFUSED
     w.put_report(replace(report, ineligible=tuple(sorted(reasons.items(), key=lambda kv: kv[0]))))
     facts = w.placement()
     back = row.previous if row.previous is not None and not facts.forbidden(row.previous, row.key) else None

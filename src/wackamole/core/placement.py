@@ -18,6 +18,7 @@ somebody ended up further below than that, all others would have stopped at thei
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -53,6 +54,8 @@ class Placement:
         self.by = shares
         self._known = {node: frozenset(r.known) for node, r in self.reports.items()}
         self._ineligible = {node: dict(r.ineligible) for node, r in self.reports.items()}
+        chosen = Counter(key for r in self.reports.values() for key in r.chosen)
+        self._chosen_twice = frozenset(key for key, times in chosen.items() if times > 1)
         self._quorate = quorate(self.reports.values())
         first: dict[str, NodeId] = {}
         for node, report in self.reports.items():
@@ -90,7 +93,9 @@ class Placement:
         row = self.rows.get(key)
         if row is not None and any(n == node for n, _ in row.releasing):
             return NotEligible.RELEASING
-        if report.draining or report.leaving:
+        if key in self._chosen_twice:
+            return NotEligible.CHOSEN_TWICE
+        if reason is None and (report.draining or report.leaving):
             return NotEligible.DRAINING
         return reason
 
@@ -218,7 +223,10 @@ class Step:
 
 
 def _objection(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> int:
-    return int(facts.why_not(node, key) is not None)
+    reason = facts.why_not(node, key)
+    return (
+        0 if reason is None else 1 if reason is NotEligible.DRAINING else 2
+    )  # who is drained serves, who is sick may not
 
 
 def _wish(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> int:

@@ -10,7 +10,6 @@ from .model import (
     MEMBERS_MAX,
     Cause,
     NodeId,
-    NotEligible,
     Phase,
     Row,
     VipKey,
@@ -81,8 +80,7 @@ def evacuate(w: Work, keys: list[VipKey], facts: placing.Placement, alike: bool)
             continue
         if to is not None:
             facts.move(key, row.holder, to)
-        cause = Cause.DRAIN if reason is NotEligible.DRAINING else Cause.NOT_ELIGIBLE
-        w.put(replace(row, target=to, generation=row.generation + 1, cause=cause, sticky=False))
+        w.put(replace(row, target=to, generation=row.generation + 1, cause=reason.cause, sticky=False))
 
 
 def give(w: Work, row: Row, to: NodeId) -> None:

@@ -65,7 +65,9 @@ class State:
     may_hold: tuple[VipKey, ...] = ()  # my kernel may have these: confirmed, or asked for since
     confirmed: tuple[VipKey, ...] = ()  # my kernel has these, by its last word
     refusals: tuple[Refusal, ...] = ()
-    ineligible: tuple[tuple[VipKey, NotEligible], ...] = ()  # as my shell sees it now
+    ineligible: tuple[tuple[VipKey, NotEligible], ...] = ()  # as my kernel is now
+    failing: tuple[tuple[VipKey, NotEligible], ...] = ()  # by my health checks
+    chosen: tuple[VipKey, ...] = ()  # as in Report
     fenced: bool = False
     renewed_ms: int | None = None  # when the last good own beat came back; None: not since I joined
     mature: bool = False

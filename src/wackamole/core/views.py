@@ -273,10 +273,8 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
 def own_report(w: Work) -> Report:
     """What I say of myself now."""
     settings = w.s.settings
-    reasons = dict(w.s.ineligible)
-    for refusal in w.s.refusals:
-        if refusal.until_ms > w.now_ms:
-            reasons.setdefault(refusal.key, NotEligible.REFUSED)
+    refused = {r.key: NotEligible.REFUSED for r in w.s.refusals if r.until_ms > w.now_ms}
+    reasons = {**dict(w.s.failing), **refused, **dict(w.s.ineligible)}
     return Report(
         node=w.s.me,
         incarnation=w.s.incarnation,
@@ -300,6 +298,7 @@ def own_report(w: Work) -> Report:
         version=settings.version,
         load=w.s.load.announced,
         keeps_orders=True,
+        chosen=w.s.chosen,
     )
 
 

@@ -24,7 +24,6 @@ from .messages import (
 )
 from .model import (
     NodeId,
-    NotEligible,
     Phase,
     Row,
     Vip,
@@ -202,14 +201,15 @@ def say_moves(w: Work, moves: Iterable[tuple[VipKey, NodeId]]) -> None:
 
 
 def place_for_all(w: Work) -> None:
-    """Where configs differ: assign orphans, and empty the drained."""
+    """Where configs differ: assign orphans, and empty the drained and the sick."""
     facts = w.placement()
     quotas = facts.quotas()
     moves: list[tuple[VipKey, NodeId]] = []
     for row in w.s.table.rows:
         if row.holder is None or row.holder != row.target or row.holder not in facts.reports or row.releasing:
             continue
-        if facts.why_not(row.holder, row.key) is NotEligible.DRAINING:
+        why = facts.why_not(row.holder, row.key)
+        if why is not None and not why.forbids:
             to = placing.refuge(facts, row.key, quotas)
             if to is not None:
                 moves.append((row.key, to))

@@ -7,6 +7,7 @@ monotonic clock of this machine, which all of a lab's hosts share.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..client import converse
+from ..client import Refused, converse
 from ..config import parse
 from ..shell.kernel.announce import ETH_BROADCAST, SCHEDULE_MS
 from ..shell.kernel.claims import ETH_P_ARP
@@ -38,6 +39,26 @@ SETTINGS = '[balance]\ninterval = "1s"\nsettle = "2s"\n'
 IDLE_SECONDS = 20.0
 WITHIN_SECONDS = 60.0
 SO_TIMESTAMPNS = 35
+ASKED, ASKED_EACH_SECONDS = 1500, 0.01
+CHECKS = 200
+CHECKS_RUNNING = "".join(
+    f'[[check]]\nname = "c{i}"\ninterval = "1s"\n'
+    + ('kind = "http"\nurl = "http://127.0.0.1:8080/"\n' if i % 2 else 'kind = "tcp"\naddress = "127.0.0.1:8080"\n')
+    for i in range(CHECKS)
+)
+SERVE = """\
+import asyncio
+async def answer(reader, writer):
+    try:
+        await reader.readuntil(b"\\r\\n\\r\\n")
+        writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    except (OSError, asyncio.IncompleteReadError):
+        pass
+    writer.close()
+async def main():
+    await (await asyncio.start_server(answer, "127.0.0.1", 8080)).serve_forever()
+asyncio.run(main())
+"""
 
 
 @dataclass
@@ -285,6 +306,47 @@ class Bench:
                 subprocess.run([program, "status"], env=env, check=True, stdout=subprocess.DEVNULL)
                 status.values.append(time.monotonic() - began)
 
+    def checks(self) -> None:
+        """What 200 checks on every node do to the daemons' loops: how long the smallest question takes that the loop answers."""
+        alone = self.figure("the smallest question to a daemon, no checks: 99 of 100 are answered within", "ms", None)
+        beside = self.figure(
+            "the same, 200 checks running, half of them HTTP: upper bound of the loop's lag, p99", "ms", 20
+        )
+        worst = self.figure("the same: the slowest answer of each round", "ms", None)
+        cpu = self.figure(
+            "daemon with 200 checks, once a second each, asked 30 times a second: CPU of one core", "%", None
+        )
+        checker = self.figure("the process that runs them: CPU of one core", "%", None)
+        for settings in ("", CHECKS_RUNNING):
+            with self.cluster(10, settings=settings) as lab:
+                pids = [lab.daemon(n) for n in lab.layout.nodes]
+                if settings:
+                    for node in lab.layout.nodes:
+                        lab.begin(node, sys.executable, "-c", SERVE)
+                    lab.until(
+                        lambda: all(_passing(lab, n) == CHECKS for n in lab.layout.nodes),
+                        within_s=WITHIN_SECONDS,
+                        story="all checks pass",
+                    )
+                began, before = time.monotonic(), [cpu_s(p) for p in pids]
+                children = [checker_of(p) for p in pids] if settings else []
+                before_children = [cpu_s(p) for p in children]
+                for _ in range(self.rounds):
+                    times = sorted(_answer_ms(lab, n) for _ in range(ASKED // 3) for n in lab.layout.nodes)
+                    (beside if settings else alone).values.append(times[len(times) * 99 // 100])
+                    if settings:
+                        worst.values.append(times[-1])
+                        assert all(_passing(lab, n) == CHECKS for n in lab.layout.nodes)
+                took = time.monotonic() - began
+                if settings:
+                    cpu.values += [(cpu_s(p) - used) / took * 100 for p, used in zip(pids, before, strict=True)]
+                    checker.values += [
+                        (cpu_s(p) - used) / took * 100 for p, used in zip(children, before_children, strict=True)
+                    ]
+                note(
+                    f"{'200 checks' if settings else 'no checks'}: {(beside if settings else alone).values[-1]:.1f} ms"
+                )
+
     # -- the report
 
     def table(self) -> str:
@@ -389,6 +451,31 @@ def evenly(lab: Lab) -> bool:
     return max(counts) - min(counts) <= 1 and lab.settled()
 
 
+def _passing(lab: Lab, node: str) -> int:
+    return sum(1 for check in (lab.status(node) or {"checks": []})["checks"] if check["state"] == "passing")
+
+
+def _answer_ms(lab: Lab, node: str) -> float:
+    """How long a question takes that the daemon only refuses."""
+    time.sleep(ASKED_EACH_SECONDS)
+    began = time.monotonic()
+    with contextlib.suppress(Refused):
+        lab.ask(node, "nothing")
+    return (time.monotonic() - began) * 1000
+
+
+def checker_of(daemon: int) -> int:
+    """The process that runs a daemon's checks."""
+    for stat in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command, parent = stat.read_bytes(), stat.with_name("stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if int(parent) == daemon and b"wackamole.shell.checker" in command:
+            return int(stat.parent.name)
+    raise LookupError(f"daemon {daemon} has no checker")
+
+
 def cpu_s(pid: int) -> float:
     """The CPU time of a process so far (proc(5), fields 14 and 15)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -422,7 +509,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench", description="Measures what docs/benchmarks.md shows.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--detection", default="300ms")
-    parser.add_argument("--only", choices=("client", "large", "drain", "fence", "notify", "costs"), action="append")
+    only = ("client", "large", "drain", "fence", "notify", "costs", "checks")
+    parser.add_argument("--only", choices=only, action="append")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     bench = Bench(given.detection, given.rounds)
@@ -433,6 +521,7 @@ def main() -> None:
         "fence": bench.fence,
         "notify": bench.told,
         "costs": bench.costs,
+        "checks": bench.checks,
     }
     try:
         for name in given.only or parts:

@@ -348,11 +348,16 @@ class Lab:
         return [*enter, str(home / "run"), *command]
 
     @staticmethod
-    def environment() -> dict[str, str]:
-        """This process's, with this very package first on the path."""
-        here = str(Path(__file__).resolve().parents[2])
+    def environment(source: Path | None = None) -> dict[str, str]:
+        """This process's, with this very package first on the path, or the one in `source`."""
+        here = str(source or Path(__file__).resolve().parents[2])
         rest = os.environ.get("PYTHONPATH")
         return {**os.environ, "PYTHONPATH": f"{here}:{rest}" if rest else here}
+
+    def begin(self, host: str, *command: str) -> subprocess.Popen[bytes]:
+        """Run a command on a host beside everything else. It ends with the host."""
+        self._known(host, self.layout.hosts)
+        return subprocess.Popen(self._command(host, *command), env=self.environment(), stdin=subprocess.DEVNULL)
 
     def call(self, host: str, *command: str) -> int:
         """Run a command on a host in the foreground; its exit code."""
@@ -371,8 +376,8 @@ class Lab:
         for node in self.layout.nodes:
             self.start(node)
 
-    def start(self, node: str, config: str | None = None) -> None:
-        """Start a node's daemon; a crashed host is made anew first."""
+    def start(self, node: str, config: str | None = None, *, source: Path | None = None) -> None:
+        """Start a node's daemon; a crashed host is made anew first. `source`: the folder of another version of this package."""
         self._known(node)
         if not (NETNS / self.layout.namespace(node)).exists():
             self._make_host(node)
@@ -395,7 +400,7 @@ class Lab:
                     "--node",
                     node,
                 ),
-                env=self.environment(),
+                env=self.environment(source),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -66,6 +66,7 @@ from .control import ControlServer, Refused
 from .disk import DiskRefused
 from .events import Events
 from .expiry import Expiry
+from .health import Health
 from .holders import Holders
 from .hooks import Hooks
 from .journal import COMMON_FIELDS, Entry, Journal
@@ -76,7 +77,6 @@ from .kernel.kernel import Kernel, KernelConfig, KernelRefused
 from .kernel.listed import Cache, Notify
 from .kernel.rtnl import FOR_EVER
 from .kernel.surroundings import packed
-from .load import Meter
 from .newcomer import Newcomer
 from .notify import Notifier
 from .operator import RESTART_SECONDS_MAX, Operator
@@ -147,7 +147,8 @@ class Daemon:
         self._newcomer = Newcomer()
         self._too_large = 0
         self._evictions: list[float] = []
-        self._meter = self._meter_of(config)
+        known = dict(left.checks) if left is not None else None
+        self.health = Health(config, node, known, self.tell, journal.put)
         self._notifier = Notifier()
         self._ready = False
         run_dir = Path(config.control.socket).parent
@@ -200,11 +201,6 @@ class Daemon:
             lambda status: original.records(self.config, self.node, status),
             self.journal.record,
         )
-
-    def _meter_of(self, config: Config) -> Meter | None:
-        if config.load is None:
-            return None
-        return Meter(config.load, lambda load: self.tell(ev.LoadMeasured(load)), self.journal.put)
 
     def share_rule(self, config: Config) -> ShareRule | None:
         """The function of the entry point, if shares follow one."""
@@ -375,15 +371,15 @@ class Daemon:
             guard.pid,
             (before.restarts if before is not None else 0) + 1,
             self._kept.closes_first,
+            tuple(self.health.known().items()),
         )
-        if self._meter is not None:
-            await self._meter.stop()
+        await self.health.close()
         await self.engine.rejoin("replaced by its successor", RESTART_SECONDS_MAX)
         await self._close_controls()
         await self.hooks.close(ANSWERED_SECONDS)
         await asyncio.to_thread(self.audit.hand_over)
         await asyncio.to_thread(self.events.hand_over)
-        replace_process(succession, sys.argv[1:])
+        replace_process(succession, sys.argv[1:], self._notifier.variables)
 
     def _record(self, effect: do.Record) -> None:
         fields = dict(effect.fields)
@@ -571,25 +567,23 @@ class Daemon:
             await self.kernel.start()
             self._kept.guard.arm()
             await self.hooks.start()
+            self.health.start()
             if not self.done.is_set():
                 await self.engine.start(self.on_engine)
         except BaseException:
             self.done.set()
+            await self.health.close()
             await self.hooks.close()
             await self.kernel.close()
             await self._close_controls()
             raise
         gc.collect()
         gc.freeze()  # a full collection of start-up's objects would be a pause in the middle of a take-over
-        if self._meter is not None:
-            self._spawn(self._meter.run())
         self.journal.record(
             "started", node=self.state.settings.node, cluster=self.config.cluster.name, version=__version__
         )
         await self.done.wait()
         self._notifier.stopping()
-        if self._meter is not None:
-            await self._meter.stop()
         self._alarm.set(None)
         self.expiry.close()
         self._releases.close()
@@ -603,6 +597,7 @@ class Daemon:
         self.audit.close(self.failure or "left")
         self.events.close()
         await self._close_controls()
+        await self.health.close()
         await self.hooks.close()
         self.journal.record("stopped", reason=self.failure or "left")
         if self.failure is not None:
@@ -616,14 +611,12 @@ class Daemon:
         if hooks is not None:
             self.hooks, old = hooks, self.hooks
             self._spawn(old.close())
-        if config.load != before.load:
-            if self._meter is not None:
-                await self._meter.stop()
-            self._meter = self._meter_of(config)
-            if self._meter is not None:
-                self._spawn(self._meter.run())
-            else:
-                self.tell(ev.LoadMeasured(None))
+        if (health := self.health.after(config, node)) is not None:
+            self._spawn(self.health.close())
+            self.health = health
+            health.start()
+        if config.load is None and before.load is not None:
+            self.tell(ev.LoadMeasured(None))
         if config.control.read_only_for_others != before.control.read_only_for_others:
             with contextlib.suppress(OSError):  # somebody has removed the socket: nobody can read
                 self.control.let_others_read(config.control.read_only_for_others)
@@ -680,7 +673,7 @@ class Daemon:
             warnings.append(f"{self._newcomer.why}: has this node the same key_file and version?")
         if self.ring is not None:
             warnings += self.ring.warnings()
-        warnings += self.kernel.warnings() + self.hooks.warnings()
+        warnings += self.kernel.warnings() + self.hooks.warnings() + self.health.warnings()
         found = status_of(
             self.state,
             cluster=self.config.cluster.name,
@@ -695,6 +688,7 @@ class Daemon:
         )
         found["notify"] = self.kernel.listed.describe()
         found["hooks"] = self.hooks.describe()
+        found["checks"] = self.health.describe()
         left = self._kept.succession
         found["process"] = {
             "pid": os.getpid(),

@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 
 from ..config import HookConfig
 from ..core.model import Vip, VipKey
+from .child import PATH, module_paths
 from .hook_runner import Job, Result
 
 BATCH_MAX = 16
@@ -37,7 +36,6 @@ LAST_SECONDS = 5.0
 RESULT_BYTES_MAX = 64 << 10
 VARIABLE_CHARACTERS_MAX = 32_000
 """A longer one is left away, as the kernel would refuse the program; the standard input has it all."""
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 Happening = Mapping[str, object]
 Recorded = Callable[[str, Mapping[str, object]], None]
@@ -365,7 +363,6 @@ def _variables(event: str, happenings: list[Happening]) -> dict[str, str]:
 def _environment(variables: Mapping[str, str], *, paths: bool) -> dict[str, str]:
     """All that a program gets of an environment; `paths`: also where this Python looks for modules."""
     found = {"PATH": PATH, "LANG": "C.UTF-8"}
-    if paths and "PYTHONPATH" in os.environ:
-        entries = os.environ["PYTHONPATH"].split(os.pathsep)
-        found["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in entries)
+    if paths:
+        found |= module_paths()
     return found | {f"WACKAMOLE_{k}": v for k, v in variables.items() if len(v) <= VARIABLE_CHARACTERS_MAX}

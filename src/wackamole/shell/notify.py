@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import socket
 
+VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
 
 class Notifier:
     """Talks to $NOTIFY_SOCKET, or to nobody. `watchdog_seconds`: how often the watchdog wants to be petted (a quarter of
-    its time), or None."""
+    its time), or None. The variables are taken out of the environment, since they are nobody else's: a Corosync that
+    inherits them says that we are ready. `variables` has them for the process that takes this one's place."""
 
     def __init__(self) -> None:
-        path = os.environ.get("NOTIFY_SOCKET", "")
+        self.variables = {name: os.environ.pop(name) for name in VARIABLES if name in os.environ}
+        path = self.variables.get("NOTIFY_SOCKET", "")
         self._address = "\0" + path[1:] if path.startswith("@") else path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) if path else None
-        microseconds = os.environ.get("WATCHDOG_USEC", "")
-        mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        microseconds = self.variables.get("WATCHDOG_USEC", "")
+        mine = self.variables.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog_seconds = int(microseconds) / 4e6 if path and microseconds.isdigit() and mine else None
         self._last_status = ""
 

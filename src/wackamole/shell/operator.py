@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import ConfigError, find_self, load
 from ..core import events as ev
 from ..core.agreed import agreement, facts_of, keep_orders
-from ..core.model import NodeId, NotEligible, Phase, Row, VipKey
+from ..core.model import NodeId, Phase, Row, VipKey
 from ..core.placement import Balance
 from ..core.standing import BY_MAX, REASON_MAX, UNTIL_S_MAX, Kind, Order, following, in_force, is_so, obey
 from ..eventlog import Wanted
@@ -296,7 +296,8 @@ class Operator:
         rows = {row.key: row for row in self._member.state.table.rows}
         for key in keys:
             why = facts.why_not(to, key)
-            if why is not None and (why.forbids or why is NotEligible.DRAINING):
+            better = why is not None and any(facts.why_not(n, key) is None for n in facts.candidates(key))
+            if why is not None and (why.forbids or better):  # it would not stay there
                 raise Refused(f"{target} cannot take {key.split('#')[0]}: {why.value}")
             if rows[key].holder is None:
                 raise Refused(f"{key.split('#')[0]} is held by nobody now; it goes to whoever may hold it")

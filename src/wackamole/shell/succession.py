@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 
@@ -28,6 +28,7 @@ class Succession:
     guard_pid: int
     restarts: int
     closes_first: bool  # what the first process found out about this kernel (guard.py)
+    checks: tuple[tuple[str, bool], ...] = ()  # the last verdicts of the health checks, by name
 
 
 def inherited() -> Succession | None:
@@ -36,15 +37,16 @@ def inherited() -> Succession | None:
     if not text:
         return None
     found = json.loads(text)
-    return Succession(**{**found, "held": tuple(found["held"])})
+    checks = tuple((name, passes) for name, passes in found.get("checks", ()))
+    return Succession(**{**found, "held": tuple(found["held"]), "checks": checks})
 
 
-def replace_process(succession: Succession, arguments: Sequence[str]) -> NoReturn:
-    """Become `python -m wackamole.shell.daemon ARGUMENTS`, as it is installed now."""
+def replace_process(succession: Succession, arguments: Sequence[str], variables: Mapping[str, str]) -> NoReturn:
+    """Become `python -m wackamole.shell.daemon ARGUMENTS`, as it is installed now; `variables` are added to its environment."""
     for descriptor in (succession.owner, succession.guard):
         if descriptor is not None:
             os.set_inheritable(descriptor, True)
-    environment = {**os.environ, VARIABLE: json.dumps(asdict(succession))}
+    environment = {**os.environ, **variables, VARIABLE: json.dumps(asdict(succession))}
     sys.stdout.flush()
     sys.stderr.flush()
     command = [sys.executable, "-m", "wackamole.shell.daemon", *arguments]

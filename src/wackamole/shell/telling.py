@@ -84,7 +84,8 @@ SPEAKERS: dict[str, Speaker | str] = {
     **dict.fromkeys(
         (
             *("started", "leave_requested", "command", "command_refused", "restart_refused", "hook", "hook_failed"),
-            *("load_failed", "load_known", "shares_failed", "routing_failed"),
+            *("load_failed", "load_known", "shares_failed", "routing_failed", "check_failed", "check_passed"),
+            "checker_failed",
             *("eligible", "ineligible", "duplicate", "duplicate_withdrawn", "put_back_waits", "kernel_unreadable"),
             *("fence_broken", "renewed_late", "paused", "suspect", "diverged", "rejoin_waits", "engine_lost"),
             *("engine_died", "engine_refused", "audit_failed", "events_failed"),

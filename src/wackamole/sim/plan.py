@@ -40,6 +40,7 @@ KINDS = (
     "balance",
     "leave",
     "jump",
+    "sick",
 )
 """Kinds of faults; each seed draws from some of them, so that rare mixtures occur as well."""
 
@@ -67,6 +68,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "config": ("node", "change"),
     "refuse": ("node", "names"),
     "down": ("node", "names"),
+    "sick": ("node", "how", "names"),
     "move": ("node", "node", "names"),
     "hold": ("node", "names"),
     "unhold": ("node", "names"),
@@ -87,6 +89,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "count": ("vips", "addresses"),
     "addresses": tuple(range(1, 6)),
 }
+_SICK = ("keep", "withdraw", "chosen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,8 @@ def _check(fault: Fault, names: str) -> None:
         word = words.pop(0)
         if (kind == "ms" and int(word) < 0) or (kind == "node" and (word not in names or len(word) != 1)):
             raise ValueError(word)
+        if kind == "how" and word not in _SICK:
+            raise ValueError(word)
         if kind == "change" and not re.fullmatch(r"rename=v\d+|add=\d{1,2}|weight=\d{1,3}", word):
             raise ValueError(word)
     if words:
@@ -212,7 +217,8 @@ def draw(seed: int, only: Collection[str] = ()) -> Plan:
     )
     more = random.Random(~seed)  # noqa: S311  (its own, so that what a seed draws beside is as before)
     plan = replace(plan, count=more.choice(("vips", "addresses")), addresses=more.choice((1, 1, 2, 5)))
-    kinds = [k for k in KINDS if dice.random() < 0.5] or list(KINDS)
+    usual = [k for k in KINDS if k != "sick"]
+    kinds = [k for k in usual if dice.random() < 0.5] or usual
     if only:
         kinds = [k for k in KINDS if k in only]
         assert kinds, f"of {only} none is a kind of faults"
@@ -222,6 +228,9 @@ def draw(seed: int, only: Collection[str] = ()) -> Plan:
     while at < plan.until:
         faults += _DRAWN[dice.choice(kinds)](dice, plan, at)
         at += 1 + int(dice.expovariate(1 / gap_ms))
+    if not only and more.random() < 0.4:
+        for _ in range(more.randint(1, 12)):
+            faults += _sick(more, plan, more.randrange(500, plan.until))
     return replace(plan, faults=tuple(sorted((f for f in faults if f.at_ms < plan.until), key=lambda f: f.at_ms)))
 
 
@@ -316,6 +325,12 @@ def _link(dice: random.Random, plan: Plan, at: int) -> Drawn:
     yield Fault(at + _span(dice, 50, 6000), "down", (node,))
 
 
+def _sick(dice: random.Random, plan: Plan, at: int) -> Drawn:
+    node, how = _node(dice, plan), dice.choice(_SICK)
+    yield Fault(at, "sick", (node, how, *_some_vips(dice, plan)))
+    yield Fault(at + _span(dice, 50, 6000), "sick", (node, how))
+
+
 def _config(dice: random.Random, plan: Plan, at: int) -> Drawn:
     change = dice.choice((f"rename={_vip(dice, plan)}", f"add={dice.randint(1, 3)}", f"weight={dice.randint(1, 4)}"))
     nodes = dice.sample(plan.names(), dice.choice((1, plan.nodes)))
@@ -381,6 +396,7 @@ _DRAWN: dict[str, Callable[[random.Random, Plan, int], Drawn]] = {
     "balance": _balance,
     "leave": _leave,
     "jump": _jump,
+    "sick": _sick,
 }
 
 

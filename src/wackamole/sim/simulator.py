@@ -111,6 +111,8 @@ class Host:
     open_until_ms: int = 0
     refusing: frozenset[VipKey] = frozenset()
     down: tuple[str, ...] = ()
+    sick: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What its health checks say, and of which VIPs: as in a plan."""
     unfenced: bool = False
     slow_ms: int = 0
     orders: Register = ()
@@ -133,6 +135,13 @@ class Host:
 def _may_note(state: State) -> bool:
     """As shell/events.py: while nothing of importance goes on, by who has met the others."""
     return state.phase is Phase.SETTLED and any(r.node == state.me and r.mature for r in state.table.reports)
+
+
+def _health(host: Host, vips: Iterable[Vip]) -> ev.HealthChanged:
+    how = {"keep": NotEligible.CHECK_FAILING, "withdraw": NotEligible.CHECK_FORBIDS}
+    failing = {v.key: why for word, why in how.items() for v in vips if v.name in host.sick.get(word, ())}
+    chosen = sorted(v.key for v in vips if v.name in host.sick.get("chosen", ()))
+    return ev.HealthChanged(tuple(sorted(failing.items(), key=lambda kv: kv[0])), tuple(chosen))
 
 
 class Simulation:
@@ -450,6 +459,13 @@ class Simulation:
         self._tell_eligibility(host)
         return host.up and bool(vips)
 
+    def do_sick(self, name: str, how: str, *vips: str) -> bool:
+        """Its health checks have something against these; or choose it for them, as they may only one."""
+        host = self._by_name[name]
+        host.sick[how] = vips
+        self._tell_eligibility(host)
+        return host.up and bool(vips)
+
     def do_unfence(self, name: str) -> bool:
         """The fence is not proven for a while."""
         return self._fence(self._by_name[name], unfenced=True)
@@ -478,6 +494,8 @@ class Simulation:
             self.tell(host, ev.FenceChanged(self.plan.fence == "nftables" and not host.unfenced))
             if host.daemon is daemon:  # a fence that is proven may have let it leave
                 self.tell(host, ev.EligibilityChanged(tuple(sorted(reasons.items(), key=lambda kv: kv[0]))))
+            if host.daemon is daemon:
+                self.tell(host, _health(host, vips))
 
         self.after_for(host, daemon, 0, now)
 
@@ -1003,6 +1021,8 @@ class Simulation:
             self.do_find_engine(host.name)
             self.do_fence(host.name)
             self.do_down(host.name)
+            host.sick.clear()
+            self._tell_eligibility(host)
             if self.plan.together and host.changes != together:
                 host.changes = dict(together)
                 self.do_kill(host.name)
@@ -1053,7 +1073,7 @@ class Simulation:
         for node, state in states.items():
             if join(state.table.orders, self._known) != state.table.orders or state.table.orders != table.orders:
                 return f"{self.hosts[node].name} does not know the orders that the others know"
-        if any(r.ineligible or r.draining for r in table.reports) or any(r.sticky for r in table.rows):
+        if any(r.ineligible or r.chosen or r.draining for r in table.reports) or any(r.sticky for r in table.rows):
             return "somebody is not eligible, drained, or holds by an operator's word"
         unfair = self._unfair(table.rows, table.reports) if agreement(table.reports) else None
         return unfair or self._untold()

@@ -296,6 +296,13 @@ class Story:
         """What `move` leaves behind."""
         self.order(asked, Order(Kind.PIN, vip, in_force=True, node=to))
 
+    def do_health(self, name: str, *words: str) -> None:
+        """What its health checks say: nothing against any VIP, or x=CHECK_FAILING; x=CHOSEN: its check, which may pass on one
+        member only, passes here."""
+        pairs = [word.split("=") for word in words]
+        failing = [(self.vips[vip].key, NotEligible[why]) for vip, why in pairs if why != "CHOSEN"]
+        self.world.set_health(self.ids[name], failing, (self.vips[vip].key for vip, why in pairs if why == "CHOSEN"))
+
     def do_move(self, vip: str, to: str, _at: str, asked: str) -> None:
         """The move itself, without its pin."""
         self.world.tell(self.ids[asked], ev.MoveRequested((self.vips[vip].key,), self.ids[to]))

@@ -229,6 +229,10 @@ class World:
         """A host's links or addresses changed."""
         self.tell(node, ev.EligibilityChanged(tuple(sorted(reasons, key=lambda kv: kv[0]))))
 
+    def set_health(self, node: NodeId, failing: Iterable[tuple[VipKey, NotEligible]], chosen: Iterable[VipKey]) -> None:
+        """A host's health checks changed."""
+        self.tell(node, ev.HealthChanged(tuple(sorted(failing, key=lambda kv: kv[0])), tuple(sorted(chosen))))
+
     def tell(self, node: NodeId, event: ev.Event) -> None:
         """Run one step of a member's core and carry out its effects, the kernel's excepted."""
         member = self.members[node]

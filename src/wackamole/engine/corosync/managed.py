@@ -223,6 +223,8 @@ class ManagedCorosync:
             "--collect",
             f"--unit={unit}",
             f"--description=Corosync of the wackamole cluster {self.cluster}",
+            # a host that is switched off stops it only after the daemon, which hands its VIPs over by it
+            "--property=Before=wackamole.service",
             *command,
             stderr=subprocess.PIPE,
         )
