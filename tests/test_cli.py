@@ -40,6 +40,8 @@ def test_version_and_help() -> None:
         "check",
         "status",
         "events",
+        "watch",
+        "web",
         "move",
         "drain",
         "resume",

@@ -224,6 +224,18 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
         ("[[vip]]\naddress = 5", "vip[2].address", "must be a text"),
         ('[[vip]]\naddress = "192.0.2.11"\ninterface = "a very long name"', "vip[2].interface", "no interface name"),
         ('[[vip]]\naddress = "192.0.2.11"\nprefer = ["a", "a"]', "vip[2].prefer", "twice"),
+        ('[[vip]]\naddress = "192.0.2.11"\npin = ["c"]', "vip[2].pin", "no node"),
+        ('[[vip]]\naddress = "192.0.2.11"\npin = []', "vip[2].pin", "nobody could hold it"),
+        ('[[vip]]\naddress = "192.0.2.11"\nnodes = []', "vip[2].nodes", "nobody could hold it"),
+        ('[[vip]]\naddress = "192.0.2.11"\nnodes = "a"', "vip[2].nodes", "list of texts"),
+        ('[[vip]]\naddress = "192.0.2.11"\npin = ["a"]\nnodes = ["a"]', "vip[2].nodes", "said by `pin`"),
+        ('[[vip]]\naddress = "192.0.2.11"\npin = ["a"]\nprefer = ["a"]', "vip[2].prefer", "said by `pin`"),
+        ('[[vip]]\naddress = "192.0.2.11"\nnodes = ["a"]\nprefer = ["b"]', "vip[2].prefer", "may not hold it"),
+        ('[[vip]]\naddress = "192.0.2.11"\nnodes = ["a"]\navoid = ["b"]', "vip[2].avoid", "may not hold it"),
+        ('[[vip]]\naddress = "192.0.2.11"\nprefer = ["a"]\navoid = ["a"]', "vip[2].avoid", "preferred as well"),
+        ('[[vip]]\naddress = "192.0.2.11"\napart = "two words"', "vip[2].apart", "no name"),
+        ('[[node]]\nname = "c"\naddress = "10.0.0.13"\ncapacity = -1', "node[3].capacity", "from 0 to 8192"),
+        ('[[node]]\nname = "c"\naddress = "10.0.0.13"\navoid = ["web-1"]', "node[3].avoid", "true or false"),
         ('[notify]\nhost = ["10.0.0.1"]', "notify.host", "did you mean 'hosts'"),
         ('[notify]\nhosts = "10.0.0.1"', "notify.hosts", "list of at most 256"),
         ("[notify]\nhosts = [5]", "notify.hosts", "must be a text"),
@@ -345,6 +357,12 @@ def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:
         GOOD.replace("192.0.2.10/32", "192.0.2.10/24"),
         GOOD.replace('name = "web-1"', 'name = "www"'),
         GOOD + 'prefer = ["a"]\n',
+        GOOD + 'pin = ["a"]\n',
+        GOOD + 'nodes = ["a"]\n',
+        GOOD + 'avoid = ["a"]\n',
+        GOOD + 'apart = "web"\n',
+        GOOD.replace('address = "10.0.0.12"', 'address = "10.0.0.12"\ncapacity = 3'),
+        GOOD.replace('address = "10.0.0.12"', 'address = "10.0.0.12"\navoid = true'),
         GOOD + '\n[engine]\ndetection = "400ms"\n',
         GOOD + '\n[balance]\ncount = "addresses"\n',
         GOOD.replace("10.0.0.12", "10.0.0.13"),
@@ -375,6 +393,21 @@ def test_the_core_gets_names_not_indexes() -> None:
     settings = settings_for(config, config.nodes[0])
     assert settings.node == "a"
     assert dict(settings.prefer) == {config.vips[0].vip.key: ("b",)}
+
+
+def test_a_pin_is_a_list_of_nodes_and_a_preference_and_a_spare_is_avoided_by_all_that_do_not_name_it() -> None:
+    text = GOOD.replace('address = "10.0.0.12"', 'address = "10.0.0.12"\navoid = true\ncapacity = 2')
+    text += 'pin = ["a"]\n[[vip]]\naddress = "192.0.2.11"\napart = "web"\n'
+    text += '[[vip]]\naddress = "192.0.2.12"\nprefer = ["b"]\navoid = ["a"]\napart = "web"\n'
+    config = parse(text)
+    a, b = (settings_for(config, node) for node in config.nodes)
+    pinned, plain, odd = (vip.vip.key for vip in config.vips)
+    assert dict(a.prefer) == {pinned: ("a",), odd: ("b",)}
+    assert (a.not_mine, b.not_mine) == ((), (pinned,))
+    assert dict(a.avoid) == {pinned: ("b",), plain: ("b",), odd: ("a",)}
+    assert a.avoid == b.avoid
+    assert dict(a.apart) == {plain: "web", odd: "web"}
+    assert (a.capacity, b.capacity) == (None, 2)
 
 
 def test_a_hook_has_the_documented_defaults() -> None:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from wackamole.core.model import Phase
-from wackamole.render import ago, event_line, print_status
+from wackamole.render import event_line, print_status
 from wackamole.shell.status import status_of
 from wackamole.sim.search import A, B, C, small_world
 from wackamole.sim.world import World
@@ -82,13 +82,6 @@ def test_what_the_kernel_lacks_is_shown(world: World) -> None:
     holder = next(n for n in (A, B, C) if world.members[n].kernel)
     assert "missing" not in shown(status(world, holder))
     assert "missing" in shown(status(world, holder, kernel=()))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0, "0s"), (59.9, "59s"), (75, "1m 15s"), (3600 * 25, "1d 1h"), (-3, "0s")]
-)
-def test_a_duration_as_people_say_it(seconds: float, words: str) -> None:
-    assert ago(seconds) == words
 
 
 def test_a_line_of_the_history() -> None:

@@ -403,6 +403,43 @@ def _since(text: str | None) -> float | None:
 
 
 @app.command()
+def watch(socket: SocketOption = SOCKET) -> None:
+    """Watch the cluster live on this terminal: nodes, VIPs, moves, events. Keys drain, resume and move; ? explains them."""
+    from .watch.terminal import NoTerminal
+    from .watch.terminal import watch as watch_cluster
+
+    try:
+        watch_cluster(socket)
+    except NoTerminal as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def web(
+    listen: Annotated[str, typer.Option(help="The address and port to listen on.")] = "127.0.0.1:8420",
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="A host name by which the page may be opened, besides addresses.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Root becomes this user; others need none.")] = None,
+    socket: SocketOption = SOCKET,
+) -> None:
+    """Serve a page that shows the cluster live; read only. A process of its own, which needs no rights."""
+    from .web.server import Listen, WebRefused, serve
+
+    def ready(url: str) -> None:
+        print(f"{url}  (Ctrl-C ends it; nothing of the cluster depends on it)", flush=True)
+
+    try:
+        serve(socket, Listen.of(listen), names=tuple(name or ()), user=user, ready=ready)
+    except WebRefused as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command()
 def move(
     names: Annotated[list[str], typer.Argument(metavar="VIP... NODE", help="One or more VIPs, then the node.")],
     duration: ForOption = None,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import json
+import os
 import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 ANSWER_SECONDS_MAX = 30.0
+GROUP = "wackamole"
+"""Who is in it may command the daemon, as root may."""
 
 
 class NotReachable(Exception):
@@ -43,9 +48,13 @@ def converse(
         try:
             s.connect(path)
         except OSError as wrong:
-            raise NotReachable(
-                f"no daemon answers on {path} ({wrong.strerror}); is it running? `systemctl status wackamole`"
-            ) from None
+            if isinstance(wrong, PermissionError):
+                sentence = f"this user may not ask the daemon on {path}: be root or in the group {GROUP}"
+            else:
+                sentence = (
+                    f"no daemon answers on {path} ({wrong.strerror}); is it running? `systemctl status wackamole`"
+                )
+            raise NotReachable(sentence) from None
         if patient:
             s.settimeout(None)
         with contextlib.suppress(BrokenPipeError):  # a busy daemon refuses before it has read; its sentence is there
@@ -65,3 +74,17 @@ def converse(
                 raise NotReachable(f"the daemon on {path} closed the connection") from None
             except TimeoutError:
                 raise NotReachable(f"the daemon on {path} has not answered for {seconds:.0f} s") from None
+
+
+def may_command(path: str) -> bool:
+    """Whether the daemon would let this process change something, as far as can be known without asking: it judges for
+    itself. No daemon, no objection."""
+    try:
+        allowed = {grp.getgrnam(GROUP).gr_gid}
+    except KeyError:
+        allowed = set()
+    try:
+        owner = Path(path).stat().st_uid
+    except OSError:
+        return True
+    return os.geteuid() in (0, owner) or not allowed.isdisjoint({os.getegid(), *os.getgroups()})

@@ -231,7 +231,8 @@ class NotifyConfig:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """One `[[node]]`; `id` is its number in the ring, `addresses` are its links, `interfaces` its names for the VIPs' interfaces."""
+    """One `[[node]]`; `id` is its number in the ring, `addresses` are its links, `interfaces` its names for the VIPs' interfaces.
+    `capacity`: what its VIPs may count for, None: anything; `avoid`: all VIPs that do not name it would rather be elsewhere."""
 
     name: str
     id: int
@@ -239,12 +240,15 @@ class NodeConfig:
     weight: int
     votes: int
     interfaces: tuple[tuple[str, str], ...]
+    capacity: int | None = None
+    avoid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class VipConfig:
     """One `[[vip]]`; `prefer` are node names, best first; `notify`: who is told of it besides those of `[notify]`;
-    `connections`: "destroy" or "keep" those of TCP when it goes; `labels`: what checks may call it by."""
+    `connections`: "destroy" or "keep" those of TCP when it goes. `nodes`: only these may hold it, () for all (`pin` is the same
+    list here and as `prefer`); `avoid`: nodes that get it last; `apart`: its group, "" for none."""
 
     vip: Vip
     prefer: tuple[str, ...]
@@ -252,6 +256,9 @@ class VipConfig:
     routing: tuple[Route | Rule, ...] = ()
     connections: str = "destroy"
     labels: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+    apart: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -830,7 +837,11 @@ class Reader:
         numbers: dict[int, str] = {}
         for index, table in enumerate(entries, 1):
             where = f"node[{index}]"
-            self.keys(table, where, ("name", "id", "address", "addresses", "weight", "votes", "interfaces"))
+            self.keys(
+                table,
+                where,
+                ("name", "id", "address", "addresses", "weight", "votes", "interfaces", "capacity", "avoid"),
+            )
             name = self.name(table, where)
             self.unique(names, name, f"{where}.name", "node")
             addresses = self.links(table, where)
@@ -848,7 +859,9 @@ class Reader:
             weight = self.number(table, where, "weight", 1, 0, WEIGHT_MAX)
             votes = self.number(table, where, "votes", 1, 0, VOTES_MAX)
             interfaces = self.interfaces(table, where)
-            found.append(NodeConfig(name, number, addresses, weight, votes, interfaces))
+            capacity = self.number(table, where, "capacity", 0, 0, ADDRESSES_MAX) if "capacity" in table else None
+            avoid = self.flag(table, where, "avoid", False)
+            found.append(NodeConfig(name, number, addresses, weight, votes, interfaces, capacity, avoid))
         if found and not any(n.votes for n in found):
             self.wrong("node", "no node has a vote")
         self.same_links(found)
@@ -931,8 +944,8 @@ class Reader:
                 table,
                 where,
                 (
-                    *("name", "address", "addresses", "interface", "prefer", "notify", "routes", "rules"),
-                    *("connections", "labels"),
+                    *("name", "address", "addresses", "interface", "prefer", "pin", "nodes", "avoid", "apart"),
+                    *("notify", "routes", "rules", "connections", "labels"),
                 ),
             )
             addresses = self.addresses(table, where)
@@ -941,10 +954,8 @@ class Reader:
                 self.unique(taken, address.ip, f"{where}.{key}", "address")
             name = self.name(table, where) if "name" in table else (addresses[0].ip if addresses else "")
             self.unique(names, name, f"{where}.name" if "name" in table else where, "VIP")
-            prefer = self.texts(table, where, "prefer")
-            self.known(prefer, nodes, f"{where}.prefer", "node")
-            if len(set(prefer)) != len(prefer):
-                self.wrong(f"{where}.prefer", "names a node twice")
+            prefer, only, avoid = self.wishes(table, where, nodes)
+            apart = self.name(table, where, "apart") if "apart" in table else ""
             told = self.hosts(table, where, "notify", notify.throttle, notify.ping)
             routing = (*self.routing(table, where, "routes", route), *self.routing(table, where, "rules", rule))
             connections = self.choice(table, where, "connections", "destroy", ("destroy", "keep"))
@@ -952,7 +963,8 @@ class Reader:
             if len(labels) > LABELS_MAX or not all(map(NAME.match, labels)):
                 self.wrong(f"{where}.labels", f"must be at most {LABELS_MAX} names: letters, digits and . _ : -")
             if name and addresses:
-                found.append(VipConfig(Vip(name, addresses), prefer, told, routing, connections, labels))
+                vip = Vip(name, addresses)
+                found.append(VipConfig(vip, prefer, told, routing, connections, labels, only, avoid, apart))
         lists = {hosts for vip in found for hosts in vip.notify}
         if len(lists) > HOSTS_MAX:
             self.wrong(
@@ -961,6 +973,31 @@ class Reader:
         if len(taken) > ADDRESSES_MAX:
             self.wrong("vip", f"there are {len(taken)} addresses in all; at most {ADDRESSES_MAX} are supported")
         return tuple(found)
+
+    def wishes(
+        self, table: dict[str, Any], where: str, nodes: set[str]
+    ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """Whom a VIP prefers, who may hold it at all (() for all), and whom it avoids."""
+        lists = {key: self.texts(table, where, key) for key in ("prefer", "pin", "nodes", "avoid")}
+        for key, names in lists.items():
+            self.known(names, nodes, f"{where}.{key}", "node")
+            if len(set(names)) != len(names):
+                self.wrong(f"{where}.{key}", "names a node twice")
+            if key in ("pin", "nodes") and key in table and not table[key]:
+                self.wrong(f"{where}.{key}", "names no node, so nobody could hold it")
+        if "pin" in table:
+            for key in ("prefer", "nodes"):
+                if key in table:
+                    self.wrong(f"{where}.{key}", "is said by `pin` already: only these nodes, the best first")
+            lists["prefer"] = lists["nodes"] = lists["pin"]
+        for key in ("prefer", "avoid"):
+            for name in lists[key]:
+                if lists["nodes"] and name not in lists["nodes"]:
+                    self.wrong(f"{where}.{key}", f"{_shown(name)} may not hold it at all, as `nodes` or `pin` say")
+        for name in lists["avoid"]:
+            if name in lists["prefer"]:
+                self.wrong(f"{where}.avoid", f"{_shown(name)} is preferred as well")
+        return lists["prefer"], lists["nodes"], lists["avoid"]
 
     def routing(
         self, table: dict[str, Any], where: str, key: str, read: Callable[[str], Route | Rule]
@@ -1352,6 +1389,12 @@ def _digest(
     ]
     if balance.by is not By.WEIGHT:  # else as it was before there was a choice
         meaning.append([balance.by.value, balance.entry_point, balance.entry_version])
+    wishes = sorted([str(v.vip.key), sorted(v.nodes), sorted(v.avoid), v.apart] for v in vips)
+    if any(any(wish[1:]) for wish in wishes):
+        meaning.append(wishes)
+    limits = sorted([n.name, n.capacity, n.avoid] for n in nodes)
+    if any(capacity is not None or avoid for _, capacity, avoid in limits):
+        meaning.append(limits)
     if load is not None:
         meaning.append([load.smoothing_ms, load.hysteresis, load.moves_per_round])
     if checks:  # what they decide, not how they find it out
@@ -1415,6 +1458,12 @@ def _shares(config: Config, rule: ShareRule | None) -> Shares:
     return Shares(config.balance.by, rule, load.hysteresis, load.smoothing_ms, load.moves_per_round)
 
 
+def _avoided(config: Config, vip: VipConfig) -> tuple[str, ...]:
+    """Whom a VIP avoids: those of its own list, and nodes that all avoid, unless it names them."""
+    spare = [n.name for n in config.nodes if n.avoid and n.name not in (*vip.prefer, *vip.nodes)]
+    return tuple(sorted({*vip.avoid, *spare}))
+
+
 def settings_for(config: Config, node: NodeConfig, rule: ShareRule | None = None) -> Settings:
     """What the core of one node needs. `rule`: the function of the entry point, if shares follow one."""
     return Settings(
@@ -1423,7 +1472,11 @@ def settings_for(config: Config, node: NodeConfig, rule: ShareRule | None = None
         vips=tuple(sorted((v.vip for v in config.vips), key=lambda v: v.key)),
         config_digest=config.digest,
         prefer=tuple(sorted((v.vip.key, v.prefer) for v in config.vips if v.prefer)),
+        avoid=tuple(sorted((v.vip.key, names) for v in config.vips if (names := _avoided(config, v)))),
+        apart=tuple(sorted((v.vip.key, v.apart) for v in config.vips if v.apart)),
+        not_mine=tuple(sorted(v.vip.key for v in config.vips if v.nodes and node.name not in v.nodes)),
         weight=node.weight,
+        capacity=node.capacity,
         votes=tuple(sorted((n.name, n.votes) for n in config.nodes if n.votes != 1)),
         partition=config.cluster.partition,
         mature_ms=config.cluster.mature_ms,

@@ -8,7 +8,7 @@ from ipaddress import ip_interface
 
 from .config import Config, settings_for
 from .core.forecast import cluster, drained, forecast, report_of, supposed, without
-from .core.model import Address, NodeId, Report, Row, Settings, ShareRule, Table, Vip
+from .core.model import Address, NodeId, NotEligible, Report, Row, Settings, ShareRule, Table, Vip
 from .core.state import State
 
 
@@ -127,15 +127,17 @@ def _reloaded(report: Report, settings: Settings) -> Report:
     """What a member says when it has read another config: of its own, as before."""
     fresh = report_of(report.node, settings)
     known = frozenset(fresh.known)
+    own = {k: why for k, why in report.ineligible if k in known and why is not NotEligible.NOT_LISTED}
     return replace(
         report,
         known=fresh.known,
         weight=fresh.weight,
+        capacity=fresh.capacity,
         nodes=fresh.nodes,
         votes=fresh.votes,
         partition=fresh.partition,
         takeover=fresh.takeover,
-        ineligible=tuple((k, why) for k, why in report.ineligible if k in known),
+        ineligible=tuple(sorted({**own, **dict(fresh.ineligible)}.items(), key=lambda kv: kv[0])),
         chosen=tuple(k for k in report.chosen if k in known),
     )
 
@@ -148,5 +150,13 @@ def _with_vips(state: State, added: tuple[Vip, ...]) -> State:
             raise PlanRefused(f"{vip.name} is there already")
     keys = {v.key for v in added}
     reports = tuple(replace(r, known=tuple(sorted({*r.known, *keys}))) for r in state.table.reports)
-    settings = replace(state.settings, vips=tuple(sorted((*state.settings.vips, *added), key=lambda v: v.key)))
+    avoid = dict(state.settings.avoid)
+    spares = [n for n in state.settings.nodes if all(n in avoid.get(v.key, ()) for v in state.settings.vips)]
+    if spares and state.settings.vips:
+        avoid |= {key: tuple(spares) for key in keys}
+    settings = replace(
+        state.settings,
+        vips=tuple(sorted((*state.settings.vips, *added), key=lambda v: v.key)),
+        avoid=tuple(sorted(avoid.items())),
+    )
     return replace(state, settings=settings, table=replace(state.table, reports=reports))

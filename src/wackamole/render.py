@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .overview import PLACE, ago
+
 WIDTH_WITHOUT_TERMINAL = 160
 
 
@@ -21,21 +23,11 @@ def console(width: int | None = None) -> Console:
     return Console(width=width, highlight=False)
 
 
-def ago(seconds: float) -> str:
-    """A duration as people say it, two units at most."""
-    whole = max(0, int(seconds))
-    for unit, size, below, per in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size}{unit} {whole % size // per}{below}"
-    return f"{whole}s"
-
-
 def event_line(entry: Mapping[str, Any]) -> str:
     """One line of a history: this node's, or the cluster's, which says who said it."""
     from .shell.journal import line
 
-    told = ("number", "time", "monotonic", "event", "said_by", "run", "place")
-    rest = {k: v for k, v in entry.items() if k not in told}
+    rest = {k: v for k, v in entry.items() if k not in PLACE}
     who = f"{entry['said_by']} " if "said_by" in entry else ""
     stamp = float(entry["time"])
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp))
@@ -207,9 +199,14 @@ def _sharers(found: Mapping[str, Any]) -> Table:
         load = "-" if member["load"] is None else f"{member['load']:.2f}"
         no = member["why_not"]
         may = Text(no or "yes", "green" if no is None else "yellow" if member["candidate"] else "red")
+        if member["avoided"]:
+            may.append(", avoided", "dim")
+        if found["apart"] and member["of_group"]:
+            may.append(f", has {member['of_group']} of {found['apart']}", "dim")
         if member["name"] in found["prefer"]:
             may.append(f", preferred ({found['prefer'].index(member['name']) + 1})", "dim")
-        numbers = (str(member[x]) for x in ("held", "quota", "weight"))
+        of = f"{member['quota']}" if member["capacity"] is None else f"{member['quota']} (max {member['capacity']})"
+        numbers = (str(member["held"]), of, str(member["weight"]))
         table.add_row(member["name"], *numbers, load, may)
     return table
 

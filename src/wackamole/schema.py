@@ -36,7 +36,8 @@ DURATION = r"^\d{1,9}(\.\d{1,3})?\s*(ms|s|m|h)$"
 DOCUMENT: dict[str, dict[str, Any]] = {
     "balance": {"by": By.LOAD.value},
     "notify": {"hosts": [{}]},
-    "vip": {"name": "", "addresses": [{}], "notify": [{}]},
+    "node": {"capacity": 0},
+    "vip": {"name": "", "apart": "", "addresses": [{}], "notify": [{}]},
 }
 """What has to stand in a table, so that the reader asks for everything."""
 REQUIRED = {"": ("cluster", "node", "vip"), "cluster": ("name",), "node": ("name",), "hook": ("on",)}

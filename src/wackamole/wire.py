@@ -25,6 +25,7 @@ import msgspec
 
 from .advice import NEIGHBOURS_MAX, SEGMENTS_MAX, Neighbours
 from .core import messages as say
+from .core.damping import JOINS_MAX
 from .core.model import (
     BLOCKED_MAX,
     MEMBERS_MAX,
@@ -140,6 +141,10 @@ def _check(message: Message) -> None:
             _check_length("blocked VIPs", message.blocked, BLOCKED_MAX)
             _check_length("lapsing members", message.lapsing, MEMBERS_MAX)
             _check_orders(message.orders)
+            _check_length("members that came", message.joins, MEMBERS_MAX)
+            for node, times in message.joins:
+                _check_node(node)
+                _check_number("number of joins", times, 0, JOINS_MAX)
             for known in message.known:
                 _check_count("generation", known.generation)
             _check_vips(known.vip for known in message.known)
@@ -232,6 +237,7 @@ def _check_report(report: Report) -> None:
     _check_number("weight", report.weight, 0, WEIGHT_MAX)
     _check_number("lease", report.lease_ms, 0, LEASE_MS_MAX)
     _check_number("load", report.load or 0, 0, LOAD_MAX)
+    _check_number("capacity", report.capacity or 0, 0, ROW_ADDRESSES_MAX)
     _check_number("restart", report.restart_ms, 0, RESTART_MS_MAX)
     _check_number("component", report.component, 0, MEMBERS_MAX)
     _check_count("version of placement", report.placement_version)

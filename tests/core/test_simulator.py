@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wackamole import eventlog
-from wackamole.core import agreed, machine, orders, placement, settling, views, work
+from wackamole.core import agreed, machine, orders, settling, views, voice, work
 from wackamole.core.events import Paused
 from wackamole.core.model import NodeId, Row
 from wackamole.core.work import Work
@@ -113,8 +113,6 @@ def a_pause_is_not_noticed(patch: pytest.MonkeyPatch) -> None:
 
 def patience_is_short(patch: pytest.MonkeyPatch) -> None:
     """The silent are evicted before their lease has run out."""
-    from wackamole.core import voice
-
     watch = voice.watch_for_silence
 
     def hasty(w: Work) -> None:
@@ -146,13 +144,7 @@ def an_exchange_ends_early(patch: pytest.MonkeyPatch) -> None:
 
 def balance_forgets_somebody(patch: pytest.MonkeyPatch) -> None:
     """Nothing is ever balanced: safe, and unfair for ever."""
-
-    def nothing(
-        placement: placement.Placement, onto: object = None, moves_max: int | None = None, for_load: int = 0
-    ) -> list[tuple[str, NodeId]]:
-        return []
-
-    patch.setattr(placement, "balance", nothing)
+    patch.setattr(voice, "balance", lambda w: None)
 
 
 def the_first_member_never_fills(patch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wackamole.core import standing, views
-from wackamole.core.agreed import digest_of, preferences
+from wackamole.core.agreed import digest_of, facts_of
 from wackamole.core.events import ConfigReloaded, OrderRequested
 from wackamole.core.messages import Drain, Ordered
 from wackamole.core.model import Address, NodeId, Vip
@@ -186,7 +186,7 @@ def test_beside_an_older_member_orders_do_not_count_and_its_own_word_does(monkey
     world.power_on(C)
     world.run()
     table = world.members[A].state.table
-    assert preferences(table, ()) == {}
+    assert not facts_of(world.members[A].state).prefer
     assert drained(world) == [{world.name(B)}] * 3  # B says so itself
     world.tell(A, OrderRequested((Order(Kind.HOLD, "v", True),)))
     world.run()

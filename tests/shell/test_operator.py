@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from wackamole.config import find_self, parse
 from wackamole.core import standing
+from wackamole.core.balancing import Stays
 from wackamole.core.events import TimePassed
 from wackamole.core.model import NodeId, NotEligible, Phase, View, ViewId
-from wackamole.core.placement import Stays
 from wackamole.core.standing import Kind, Order
 from wackamole.engine.contract import Delivered, Joined, Listener, NewView
 from wackamole.shell.control import REQUEST_BYTES_MAX, Refused

@@ -52,7 +52,8 @@ def test_installed_it_works_and_purged_it_leaves_nothing(tree: Tree, package: Pa
     assert "2 nodes, 2 VIPs" in tree.run("wackamole", "check")
     assert tree.run("getent", "group", "wackamole").startswith("wackamole:x:")
     assert (tree.path / "etc/systemd/system/multi-user.target.wants/wackamole.service").is_symlink()
-    assert tree.run("systemd-analyze", "verify", "--man=no", "wackamole.service") == ""
+    assert tree.run("systemd-analyze", "verify", "--man=no", "wackamole.service", "wackamole-web.service") == ""
+    assert not (tree.path / "etc/systemd/system/multi-user.target.wants/wackamole-web.service").exists()
     said = tree.run("env", "COMP_WORDS=wackamole st", "COMP_CWORD=1", "_WACKAMOLE_COMPLETE=complete_bash", "wackamole")
     assert "status" in said.split()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from .effects import Announce, Effect, RenewLease
 from .electorate import quorate
 from .messages import Beat
-from .model import NodeId, Phase, Report, Row, Table, VipKey
-from .placement import Placement, Preferences
+from .model import NodeId, Phase, Report, Row, Settings, Table, VipKey
+from .placement import Placement
 from .standing import Kind, Register, in_force
 from .state import State
 
@@ -32,36 +32,42 @@ def witness_of(state: State, holder: NodeId) -> NodeId | None:
 
 def facts_of(state: State) -> Placement:
     """What placement knows of the agreed table."""
+    table = state.table
+    return facts(state.settings, table.rows, table.reports, (n for n, _ in table.evicted), table.orders)
+
+
+def facts(
+    settings: Settings,
+    rows: Collection[Row],
+    reports: Collection[Report],
+    evicted: Iterable[NodeId] = (),
+    orders: Register = (),
+) -> Placement:
+    """What placement knows. An operator's pin comes before all that the config wishes, and is one more wish all the same."""
+    prefer, avoid, hold = dict(settings.prefer), dict(settings.avoid), frozenset[VipKey]()
+    if orders and keep_orders(reports):
+        pins, held = in_force(orders, Kind.PIN), in_force(orders, Kind.HOLD)
+        hold = frozenset(row.key for row in rows if row.vip.name in held)
+        for key, pin in [(row.key, pins[row.vip.name]) for row in rows if row.vip.name in pins]:
+            prefer[key] = (pin.node, *(name for name in prefer.get(key, ()) if name != pin.node))
+            if key in avoid:
+                avoid[key] = tuple(name for name in avoid[key] if name != pin.node)
     return Placement(
-        state.table.rows,
-        state.table.reports,
-        (n for n, _ in state.table.evicted),
-        preferences(state.table, state.settings.prefer),
-        state.settings.count,
-        state.settings.shares,
+        rows,
+        reports,
+        evicted,
+        prefer,
+        settings.count,
+        settings.shares,
+        avoid=avoid,
+        apart=dict(settings.apart),
+        hold=hold,
     )
 
 
 def keep_orders(reports: Iterable[Report]) -> bool:
     """Whether all members keep operators' orders. While one does not, none counts: all must compute alike."""
     return all(r.keeps_orders for r in reports)
-
-
-def preferences(table: Table, configured: Iterable[tuple[VipKey, tuple[str, ...]]]) -> Preferences:
-    """Where VIPs should rather be: a pin comes before what the config says."""
-    return pinned(dict(configured), table.rows, table.orders) if keep_orders(table.reports) else dict(configured)
-
-
-def pinned(configured: dict[VipKey, tuple[str, ...]], rows: Iterable[Row], orders: Register) -> Preferences:
-    """The same, where all members keep orders."""
-    pins = in_force(orders, Kind.PIN)
-    if pins:
-        for row in rows:
-            pin = pins.get(row.vip.name)
-            if pin is not None:
-                others = [name for name in configured.get(row.key, ()) if name != pin.node]
-                configured[row.key] = (pin.node, *others)
-    return configured
 
 
 def agreement(reports: Iterable[Report]) -> bool:

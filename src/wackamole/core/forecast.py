@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from . import placement as placing
-from . import settling, views
+from . import balancing, settling, views
 from .model import Cause, Left, NodeId, Phase, Report, Row, Settings, Table
 from .orders import cause_of_move
 from .standing import Kind, Order, following, obey
 from .state import State
+from .voice import MOVES_AT_ONCE
 from .work import Work
 
 ROUNDS_MAX = 10_000
@@ -72,12 +72,13 @@ def forecast(state: State) -> tuple[Row, ...]:
     """Where every VIP is when all has come to rest, and why."""
     w = Work(state, 0)
     w.add_rows(vip for vip in state.settings.vips)
+    most = state.settings.moves_per_round
     for _ in range(ROUNDS_MAX):
         settling.settle(w)
         if _hand_over(w):
             continue
         facts = w.placement()
-        moves = placing.balance(w.placement(), None, state.settings.moves_per_round)
+        moves = balancing.balance(w.placement(), None, MOVES_AT_ONCE if most is None else min(most, MOVES_AT_ONCE))
         if not moves:
             break
         for key, to in moves:

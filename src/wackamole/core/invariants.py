@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
-from .agreed import digest_of
+from .agreed import digest_of, facts_of
 from .electorate import quorate
-from .model import NodeId, Partition, Phase, Vip
+from .model import NodeId, Partition, Phase, Row, Vip
+from .placement import Placement
 from .state import State
 
 
@@ -88,14 +89,12 @@ def every_address_is_held_once(world: Seen) -> None:
         if not quorate(state.table.reports):
             assert not times, f"{sorted(times)} held without a majority; {world.replay_hint()}"
             continue
-        wanted = {a.ip for r in state.table.rows for a in r.vip.addresses if _somebody_may(state, r.key)}
+        facts = facts_of(state)
+        wanted = {a.ip for r in state.table.rows for a in r.vip.addresses if _somebody_may(facts, r)}
         dark = sorted(wanted - set(times))
         assert not dark, f"{dark} held by nobody; {world.replay_hint()}"
 
 
-def _somebody_may(state: State, key: str) -> bool:
-    if sum(1 for r in state.table.reports if key in r.chosen) > 1:
-        return False
-    return any(
-        key in r.known and not any(k == key and why.forbids for k, why in r.ineligible) for r in state.table.reports
-    )
+def _somebody_may(facts: Placement, row: Row) -> bool:
+    able = [n for n, r in facts.reports.items() if r.weight and not facts.forbidden(n, row.key)]
+    return any(row.holder is not None or not facts.full(n, row.key) for n in able)

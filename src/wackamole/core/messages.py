@@ -33,6 +33,7 @@ class StateMessage:
     # it should say nothing in this exchange
     lapsing: tuple[tuple[NodeId, int, int], ...] = ()  # lost members as in Table.lapsing
     orders: Register = ()  # all that I know of
+    joins: tuple[tuple[NodeId, int], ...] = ()  # members that came of late, and how often
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,8 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Unstick:
-    """An operator asks for balance: pins are over; `at_once`: whatever the rounds' limits say."""
+    """An operator asks for balance: pins are over, and who flapped need not settle for longer; `at_once`: whatever the rounds'
+    limits say."""
 
     at_once: bool = False
     by: str = ""

@@ -36,7 +36,7 @@ ROUNDS_AHEAD_MAX = 16
 NOTE_BYTES_MAX = 16_384
 """Of a message that the core does not read."""
 
-PLACEMENT_VERSION = 1
+PLACEMENT_VERSION = 2
 """Raised at every change of placement's outcome; members that differ let one of them assign (hazard 9)."""
 
 
@@ -115,6 +115,8 @@ class NotEligible(Enum):
     CHECK_SILENT = "its health check has not said anything yet"
     CHECK_FORBIDS = "its health check fails, and the VIP is to be withdrawn then"
     CHOSEN_TWICE = "a check that may pass on one member only passes on several"
+    NOT_LISTED = "the VIP is not for it (`nodes`, `pin`)"
+    FULL = "its capacity is used up"
     DRAINING = "it is being drained"
     CHECK_FAILING = "its health check fails"
     OTHER = "a later version of wackamole says why"
@@ -305,18 +307,23 @@ class Report:
     load: int | None = None  # hundredths, smoothed and in steps; None: not measured, or not known now
     keeps_orders: bool = False  # of operators; older versions do not say this, and do not
     chosen: tuple[VipKey, ...] = ()  # sorted: its check, which may pass on one member only, passes here
+    capacity: int | None = None  # what its VIPs count for at most; None: no limit
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the core needs of the config. Lists of preferences are node names."""
+    """What the core needs of the config. `prefer` and `avoid` are lists of node names."""
 
     node: str
     nodes: tuple[str, ...]
     vips: tuple[Vip, ...]
     config_digest: str
     prefer: tuple[tuple[VipKey, tuple[str, ...]], ...] = ()
+    avoid: tuple[tuple[VipKey, tuple[str, ...]], ...] = ()
+    apart: tuple[tuple[VipKey, str], ...] = ()  # group of VIPs that different members should have
+    not_mine: tuple[VipKey, ...] = ()  # whose `nodes` do not name this node
     weight: int = 1
+    capacity: int | None = None  # what its VIPs count for at most; None: no limit
     votes: tuple[tuple[str, int], ...] = ()  # of nodes that have not just one; sorted
     partition: Partition = Partition.COVER
     mature_ms: int = 5000

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from . import placement as placing
 from . import settling, views
-from .agreed import heard, keep_orders, renew, renews, representative
+from .agreed import agreement, heard, keep_orders, renew, renews, representative
 from .effects import Announce, Hand, Multicast, Record, ShowWitness, TakeNote
 from .events import (
     MessageDelivered,
@@ -147,6 +147,7 @@ def on_moves(w: Work, message: Moves) -> None:
     if w.s.phase is not Phase.SETTLED:
         return
     facts = w.placement()
+    alike = agreement(w.reports.values())
     cause = Cause.OPERATOR if message.operator else Cause.BALANCE
     for m in message.moves:
         row = w.rows.get(m.key)
@@ -159,6 +160,10 @@ def on_moves(w: Work, message: Moves) -> None:
         if m.to == row.holder:
             w.put(replace(row, sticky=row.sticky or message.operator))
             continue
+        if alike and facts.full(m.to, m.key):
+            continue
+        if row.holder in facts.held:
+            facts.move(m.key, row.holder, m.to)
         w.put(
             replace(
                 row,
@@ -239,13 +244,14 @@ def on_assign(w: Work, sender: NodeId, message: Assign) -> None:
     """Orphans, given out by the first member because configs differ (hazard 9)."""
     if w.s.phase is not Phase.SETTLED or sender != w.first():
         return
-    facts = w.placement()
+    facts, busy = w.placement(), placing.busy(w.rows.values())
     for key, generation, to in message.assigned:
         row = w.rows.get(key)
         if row is None or row.generation != generation or facts.forbidden(to, key):
             continue
-        if placing.free(row, placing.by_ip(w.rows.values())):
+        if placing.free(row, busy):
             settling.give(w, row, to)
+            busy.update(a.ip for a in row.vip.addresses)
 
 
 def on_evict(w: Work, sender: NodeId, message: Evict) -> None:
@@ -312,14 +318,14 @@ def tell(w: Work, orders: Iterable[Order]) -> None:
 
 
 def on_unstick(w: Work, message: Unstick) -> None:
-    """An operator asks for balance: pins are over, and a round is due."""
+    """An operator asks for balance: pins are over, a round is due, and somebody looks after them who flapped."""
     if keep_orders(w.reports.values()):
         pins = in_force(w.orders, Kind.PIN).values()
         on_ordered(w, Ordered(following(w.orders, [ended(pin, message.by) for pin in pins])))
     for row in list(w.rows.values()):
         if row.sticky:
             w.put(replace(row, sticky=False))
-    w.s = replace(w.s, next_balance_ms=w.now_ms, balance_at_once=message.at_once)
+    w.s = replace(w.s, next_balance_ms=w.now_ms, balance_at_once=message.at_once, balance_left=0, joins=())
 
 
 def on_restart(w: Work, sender: NodeId, message: Restart) -> None:

@@ -1,18 +1,22 @@
-"""Who should hold what: one chain of filters and scorers that explains itself, used three ways.
+"""Who should hold what: one chain of filters and scorers that explains itself.
 
-    not forbidden, not leaving, weight → nothing against it → preferred → furthest below its share → node number
+    not forbidden, not leaving, weight, room → nothing against it → not avoided → preferred → kept apart
+        → furthest below its share → least for its share → node number
 
 `fill` gives out what nobody holds and moves nothing else; `refuge` says where a VIP goes that has to leave its holder;
-`balance` lists the fewest moves that bring every member to its share. All are pure functions of *delivered* facts, in
-integers, with the node id as the last tie-break, so that members who know the same compute the same (hazard 9). `why` tells
-people what these very functions find.
+balancing.py lists the fewest moves that bring every VIP where it belongs and every member to its share. All are pure
+functions of *delivered* facts, in integers, with the node id as the last tie-break, so that members who know the same compute
+the same (hazard 9). `why` tells people what these very functions find.
 
-A member's share is its quota of all VIPs (Hamilton's method: floor, and the rest one by one), by weight, or by another rule
-of shares.py, so no member is ever a whole VIP away from its exact proportion. Who gets the remainders is open; it goes to
-those who already have more, because that saves moves.
+What forbids was said by the member concerned in its Report, so it is the same for all whatever their configs say. What the
+config alone says (preferences, what to avoid, groups, what a VIP counts for, and so how full a member is) is only read
+where all configs are alike, or by the one member that places for all.
 
-A VIP counts as one or as many as it has addresses (`Count`); quotas and what is held are in what it counts. Counted by
-addresses a share can be missed, but by less than the largest VIP: whoever takes is furthest below its quota, and if
+Scorers that do not change while VIPs are placed sort the members into *tiers*, best first; VIPs with the same tiers are of
+one kind, and there are few kinds. So a choice looks at the members of one tier only, and thousands of VIPs take milliseconds.
+
+A VIP counts as one or as many as it has addresses (`Count`); quotas, capacities and what is held are in what it counts. Counted
+by addresses a share can be missed, but by less than the largest VIP: whoever takes is furthest below its quota, and if
 somebody ended up further below than that, all others would have stopped at theirs and the sum would not come out.
 """
 
@@ -21,28 +25,47 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from .electorate import quorate
 from .model import By, Count, NodeId, NotEligible, Report, Row, Sharer, ShareRule, Shares, VipKey
-from .shares import RULES, by_weight, relieves
+from .quotas import Bounds, Goal, Quotas, goal
+from .shares import RULES, by_weight
 
-Preferences = Mapping[VipKey, tuple[str, ...]]
-Quotas = Mapping[NodeId, int]
+NodeNames = Mapping[VipKey, tuple[str, ...]]
 BY_WEIGHT = Shares()
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """VIPs that nothing but their size and their group tells apart. `tiers`: who may hold them, best first, those in one
+    tier equally well; of the first `calm` of them nothing speaks against any member."""
+
+    tiers: tuple[tuple[NodeId, ...], ...]
+    tier_of: Mapping[NodeId, int]
+    calm: int
+
+    @property
+    def home(self) -> tuple[NodeId, ...]:
+        """Where such VIPs belong."""
+        return self.tiers[0] if self.tiers else ()
+
+
 class Placement:
-    """The facts of one moment, indexed. Nothing in here is changed but how much each holds, by `take` and `move`."""
+    """The facts of one moment, indexed. Nothing in here is changed but how much each holds, by `take` and `move`. `avoid`,
+    `apart` and `hold`: whom a VIP should rather not have, its group, and VIPs that balance leaves alone."""
 
     def __init__(
         self,
         rows: Iterable[Row],
         reports: Iterable[Report],
         evicted: Iterable[NodeId] = (),
-        prefer: Preferences | None = None,
+        prefer: NodeNames | None = None,
         count: Count = Count.VIPS,
         shares: Shares = BY_WEIGHT,
+        *,
+        avoid: NodeNames | None = None,
+        apart: Mapping[VipKey, str] | None = None,
+        hold: Iterable[VipKey] = (),
     ) -> None:
         self.count = count
         self.rows: dict[VipKey, Row] = {row.key: row for row in rows}
@@ -50,9 +73,12 @@ class Placement:
         self.reports: dict[NodeId, Report] = {
             r.node: r for r in sorted(reports, key=lambda r: r.node) if r.node not in gone
         }
-        self.prefer: Preferences = prefer or {}
+        self.prefer: NodeNames = prefer or {}
+        self.avoid: NodeNames = avoid or {}
+        self.apart: Mapping[VipKey, str] = apart or {}
+        self.hold = frozenset(hold)
         self.by = shares
-        self._known = {node: frozenset(r.known) for node, r in self.reports.items()}
+        self._known = self._known_to_each()
         self._ineligible = {node: dict(r.ineligible) for node, r in self.reports.items()}
         chosen = Counter(key for r in self.reports.values() for key in r.chosen)
         self._chosen_twice = frozenset(key for key, times in chosen.items() if times > 1)
@@ -61,23 +87,47 @@ class Placement:
         for node, report in self.reports.items():
             first.setdefault(report.name, node)
         self._second = frozenset(n for n, r in self.reports.items() if first[r.name] != n)
+        self.limits = {n: r.capacity for n, r in self.reports.items() if r.capacity is not None}
         self.held: dict[NodeId, int] = dict.fromkeys(self.reports, 0)
+        self._letting_go = dict.fromkeys(self.reports, 0)
+        self._together: dict[str, dict[NodeId, int]] = {}
         for row in self.rows.values():
             owner = row.target if row.target is not None else row.holder
             if owner in self.held:
                 self.held[owner] += self.size(row.key)
+                if self.apart:
+                    self._count_in_group(row.key, owner, 1)
+            if row.holder != owner and row.holder in self.held:
+                self._letting_go[row.holder] += self.size(row.key)
         known = [r.load for r in self.reports.values() if r.load is not None]
         mean = sum(known) // len(known) if known else 0
         self.loads = {n: mean if r.load is None else r.load for n, r in self.reports.items()}
         """Hundredths; of who has announced none, the mean."""
         self._shares: dict[NodeId, int] | None = None
+        self._scored: tuple[Quotas, dict[int, _Scores]] = ({}, {})
+        self._kinds, self._usual = self._sorted_out()
+        self._counted: list[tuple[Kind, int]] | None = None
+
+    def _known_to_each(self) -> dict[NodeId, frozenset[VipKey]]:
+        """Most members know the same VIPs: one set for all of these."""
+        found: dict[NodeId, frozenset[VipKey]] = {}
+        known: tuple[VipKey, ...] = ()
+        as_set: frozenset[VipKey] = frozenset()
+        for node, report in self.reports.items():
+            if report.known != known:
+                known, as_set = report.known, frozenset(report.known)
+            found[node] = as_set
+        return found
 
     def size(self, key: VipKey) -> int:
         """What a VIP of the table counts for."""
         return len(self.rows[key].vip.addresses) if self.count is Count.ADDRESSES else 1
 
+    # -- filters
+
     def why_not(self, node: NodeId, key: VipKey) -> NotEligible | None:
-        """The first reason why `node` may not (`forbids`) or should rather not hold the VIP, or None."""
+        """The first reason why `node` may not (`forbids`) or should rather not hold the VIP, or None; but for how full it
+        is, which depends on the config."""
         report = self.reports.get(node)
         if report is None:
             return NotEligible.EVICTED
@@ -104,31 +154,113 @@ class Placement:
         reason = self.why_not(node, key)
         return reason is not None and reason.forbids
 
-    def shares(self) -> dict[NodeId, int]:
-        """Each member's share as the rule says it; by weight, if that cannot tell."""
-        if self._shares is None:
-            self._shares = self._shares_by(self.by.rule if self.by.by is By.ENTRY_POINT else RULES[self.by.by])
-        return self._shares
-
-    def _shares_by(self, rule: ShareRule | None) -> dict[NodeId, int]:
-        sharers = tuple(Sharer(r.name, r.weight, r.load, self.held[n]) for n, r in self.reports.items())
-        found = rule(sharers) if rule is not None else None
-        return dict(zip(self.reports, by_weight(sharers) if found is None else found, strict=True))
-
-    def candidates(self, key: VipKey) -> list[NodeId]:
-        """Members that may take the VIP: no hard reason against them, not on their way out, capacity above zero."""
+    def able(self, key: VipKey) -> list[NodeId]:
+        """Members that may take the VIP if they have room: no hard reason against them, not on their way out, weight above zero."""
         return [n for n, r in self.reports.items() if not r.leaving and r.weight > 0 and not self.forbidden(n, key)]
 
-    def choose(self, key: VipKey, quotas: Quotas) -> NodeId | None:
-        """The best candidate, or None if there is none."""
-        return self.best(self.candidates(key), key, quotas)
+    def room(self, node: NodeId, size: int) -> bool:
+        """Whether its capacity, if it has any, leaves so much; what it is still letting go of counts."""
+        limit = self.limits.get(node)
+        return limit is None or self.held[node] + self._letting_go[node] + size <= limit
 
-    def best(self, among: Sequence[NodeId], key: VipKey, quotas: Quotas) -> NodeId | None:
-        """The one that the scorers leave; None of nobody."""
-        left = among
-        for step in self.steps(among, key, quotas):
-            left = step.left
-        return left[0] if left else None
+    def _full_for(self, size: int) -> frozenset[NodeId]:
+        """Who has no room for so much."""
+        held, going = self.held, self._letting_go
+        return frozenset([n for n, limit in self.limits.items() if held[n] + going[n] + size > limit])
+
+    def room_to_come(self, node: NodeId, size: int) -> bool:
+        """The same once it has let go of everything that goes elsewhere."""
+        limit = self.limits.get(node)
+        return limit is None or self.held[node] + size <= limit
+
+    def overfull(self, node: NodeId) -> bool:
+        """Whether it has more than its capacity, as when that was lowered."""
+        limit = self.limits.get(node)
+        return limit is not None and self.held[node] > limit
+
+    def full(self, node: NodeId, key: VipKey) -> bool:
+        """Whether it has no room for a VIP of the table that it does not have."""
+        row = self.rows[key]
+        return node not in (row.holder, row.target) and not self.room(node, self.size(key))
+
+    def candidates(self, key: VipKey) -> list[NodeId]:
+        """Members that may take the VIP now."""
+        return [n for n in self.able(key) if not self.full(n, key)]
+
+    # -- the chain
+
+    def kind(self, key: VipKey) -> Kind:
+        """What tells this VIP from others."""
+        return self._kinds.get(key, self._usual)
+
+    def _sorted_out(self) -> tuple[dict[VipKey, Kind], Kind]:
+        """The kinds of VIPs that something is said of, and the kind of all others. The chain is run for one VIP of each."""
+        marks: dict[VipKey, int] = {}  # what members say of it: a bit for each that says so, and why
+        bits: dict[tuple[NodeId, NotEligible | None], int] = {}
+
+        def bit(node: NodeId, why: NotEligible | None) -> int:
+            return bits.setdefault((node, why), 1 << len(bits))
+
+        for node, report in self.reports.items():
+            last, mark = None, 0
+            for key, why in report.ineligible:
+                if why is not last:
+                    last, mark = why, bit(node, why)
+                marks[key] = marks.get(key, 0) | mark
+        unknown: dict[int, frozenset[VipKey]] = {}
+        for node, known in self._known.items():
+            if id(known) not in unknown:
+                unknown[id(known)] = frozenset(self.rows.keys() - known)
+            for key in unknown[id(known)]:
+                marks[key] = marks.get(key, 0) | bit(node, None)
+        for key, row in self.rows.items():
+            for node, _ in row.releasing:
+                marks[key] = marks.get(key, 0) | bit(node, NotEligible.RELEASING)
+        for key in self._chosen_twice:
+            marks[key] = marks.get(key, 0) | bit(NodeId(0), NotEligible.CHOSEN_TWICE)
+        kinds: dict[tuple[int, tuple[str, ...], tuple[str, ...]], Kind] = {}
+        found: dict[VipKey, Kind] = {}
+        for key in {**marks, **self.prefer, **self.avoid}:
+            if key in self.rows:
+                said = marks.get(key, 0), self.prefer.get(key, ()), self.avoid.get(key, ())
+                if said not in kinds:
+                    kinds[said] = self._kind_of(key)
+                found[key] = kinds[said]
+        usual = next((key for key in self.rows if key not in found), None) if len(found) < len(self.rows) else None
+        return found, self._kind_of(usual) if usual is not None else Kind((), {}, 0)
+
+    def _kind_of(self, key: VipKey) -> Kind:
+        tiers: dict[tuple[int, ...], list[NodeId]] = {}
+        for node in self.able(key):
+            tiers.setdefault(tuple(score(self, node, key, {}) for _, score in BY_WISH), []).append(node)
+        ordered = sorted(tiers)
+        return Kind(
+            tuple(tuple(tiers[scores]) for scores in ordered),
+            {node: i for i, scores in enumerate(ordered) for node in tiers[scores]},
+            sum(scores[0] == 0 for scores in ordered),
+        )
+
+    def choose(
+        self, key: VipKey, quotas: Quotas, but: NodeId | None = None, tiers_max: int | None = None
+    ) -> NodeId | None:
+        """The best candidate (other than `but`; of the first `tiers_max` tiers), or None if there is none. The same as the
+        last of `steps` leaves."""
+        full = self._full_for(self.size(key)) if self.limits else ()
+        for tier in self.kind(key).tiers[:tiers_max]:
+            left: Sequence[NodeId] = tier
+            if self.limits or but is not None:
+                left = [n for n in tier if n != but and n not in full]
+            if left:
+                return self.best(left, key, quotas)
+        return None
+
+    def best(self, among: Sequence[NodeId], key: VipKey, quotas: Quotas) -> NodeId:
+        """Of members in one tier the one that the other scorers leave."""
+        if key in self.apart:
+            counts = self._together.get(self.apart[key], {})
+            fewest = min([counts.get(n, 0) for n in among])
+            among = [n for n in among if counts.get(n, 0) == fewest]
+        return min(among, key=self._scores(key, quotas).__getitem__)
 
     def steps(self, among: Sequence[NodeId], key: VipKey, quotas: Quotas) -> Iterator[Step]:
         """What each scorer in turn says of those that the one before has left, and whom it leaves."""
@@ -141,23 +273,67 @@ class Placement:
             left = tuple(n for n, found in scores if found == least)
             yield Step(name, scores, left)
 
+    def _scores(self, key: VipKey, quotas: Quotas) -> _Scores:
+        if self._scored[0] is not quotas:
+            self._scored = (quotas, {})
+        scores = self._scored[1]
+        size = self.size(key)
+        if size not in scores:
+            scores[size] = _Scores(self, key, quotas)
+        return scores[size]
+
+    # -- what changes while VIPs are placed
+
     def take(self, node: NodeId, key: VipKey) -> None:
         """Count one more VIP for `node`."""
-        self.held[node] += self.size(key)
+        self._hold(node, key, 1)
 
     def move(self, key: VipKey, source: NodeId, to: NodeId) -> None:
         """Count a VIP, and what of the load may be its own, for `to` and no more for `source`."""
         size = self.size(key)
-        part = self.loads[source] * size // max(1, size, self.held[source])
-        self.loads[source] -= part
-        self.loads[to] += part
-        self.held[source] -= size
-        self.take(to, key)
+        if self.by.follows_load:
+            part = self.loads[source] * size // max(1, size, self.held[source])
+            self.loads[source] -= part
+            self.loads[to] += part
+        self._hold(source, key, -1)
+        self._hold(to, key, 1)
+        holder = self.rows[key].holder  # a VIP may move more than once, and back, before anything happens
+        if source == holder:
+            self._letting_go[source] += size
+        elif to == holder:
+            self._letting_go[to] -= size
 
-    def sharing(self) -> list[Report]:
-        """Who has a share: not who is drained, leaving or has weight 0, unless all are."""
-        able = [r for r in self.reports.values() if r.weight > 0 and not r.leaving]
-        return [r for r in able if not r.draining] or able
+    def _hold(self, node: NodeId, key: VipKey, times: int) -> None:
+        self.held[node] += times * self.size(key)
+        if self.apart:
+            self._count_in_group(key, node, times)
+        if self._scored[1]:
+            for scores in self._scored[1].values():
+                scores.pop(node, None)
+
+    def _count_in_group(self, key: VipKey, node: NodeId, times: int) -> None:
+        group = self.apart.get(key)
+        if group is not None:
+            counts = self._together.setdefault(group, {})
+            counts[node] = counts.get(node, 0) + times
+
+    def of_group(self, key: VipKey, node: NodeId) -> int:
+        """How many VIPs of this one's group a member has."""
+        group = self.apart.get(key)
+        return self._together.get(group, {}).get(node, 0) if group is not None else 0
+
+    # -- shares
+
+    def shares(self) -> dict[NodeId, int]:
+        """Each member's share as the rule says it; by weight, if that cannot tell."""
+        if self._shares is None:
+            self._shares = self._shares_by(self.by.rule if self.by.by is By.ENTRY_POINT else RULES[self.by.by])
+        return self._shares
+
+    def _shares_by(self, rule: ShareRule | None) -> dict[NodeId, int]:
+        sharers = tuple(Sharer(r.name, r.weight, r.load, self.held[n]) for n, r in self.reports.items())
+        found = rule(sharers) if rule is not None else None
+        return dict(zip(self.reports, by_weight(sharers) if found is None else found, strict=True))
 
     def quotas(self) -> Quotas:
         """Each member's fair share of what the VIPs count, in whole numbers."""
@@ -172,45 +348,69 @@ class Placement:
         return self._goal_by(self._shares_by(by_weight)) if self.by.follows_load else self.goal()
 
     def _goal_by(self, share: Mapping[NodeId, int]) -> Goal:
-        sharing = self.sharing()
-        if not any(share[r.node] for r in sharing):  # a rule that gives nobody anything
-            share = self._shares_by(by_weight)
-        total = sum(self.size(key) for key in self.rows if any(not self.forbidden(r.node, key) for r in sharing))
-        part = {r.node: share[r.node] for r in sharing}
-        whole = sum(part.values())
-        if not whole:
-            return Goal({}, {}, 0)
-        quotas = {n: total * share // whole for n, share in part.items()}
-        rest = total - sum(quotas.values())
-        remainder = {n: total * share % whole for n, share in part.items()}
-        for node in sorted(
-            (n for n in quotas if remainder[n]),
-            key=lambda n: (-(self.held[n] > quotas[n]), -remainder[n], n),
-        )[:rest]:
-            quotas[node] += 1
-        return Goal(quotas, part, total)
+        """Every VIP counts for those where it belongs; where these have no room, for all that may have it."""
+        least, most, at_all = (dict.fromkeys(self.reports, 0) for _ in range(3))
+        total = 0
+        for kind, amount in self._amounts():
+            total += amount if kind.tiers else 0
+            for node in kind.home:
+                most[node] += amount
+            if len(kind.home) == 1:
+                least[kind.home[0]] += amount
+            for node in kind.tier_of:
+                at_all[node] += amount
+        for node, limit in self.limits.items():
+            for bound in (least, most, at_all):
+                bound[node] = min(bound[node], limit)
+        if sum(most.values()) < total:
+            least, most = most, at_all
+            total = min(total, sum(most.values()))
+        part = {n: share[n] if most[n] else 0 for n in self.reports}
+        if not any(part.values()):  # a rule that gives nobody anything
+            by_its_weight = self._shares_by(by_weight)
+            part = {n: by_its_weight[n] if most[n] else 0 for n in self.reports}
+        return goal(total, part, {n: Bounds(least[n], most[n]) for n in self.reports}, self.held)
+
+    def _amounts(self) -> list[tuple[Kind, int]]:
+        """What the VIPs of each kind count for."""
+        if self._counted is None:
+            amounts: dict[int, tuple[Kind, int]] = {}
+            for key, kind in self._kinds.items():
+                amounts[id(kind)] = (kind, amounts.get(id(kind), (kind, 0))[1] + self.size(key))
+            usual = sum(self.size(key) for key in self.rows if key not in self._kinds)
+            self._counted = [*amounts.values(), (self._usual, usual)]
+        return self._counted
+
+    def overflow(self) -> list[VipKey]:
+        """VIPs that members have beyond their capacities: first those that can go elsewhere, then
+        those that do not belong there, then the last by name."""
+        found: list[VipKey] = []
+        for node, limit in self.limits.items():
+            if not self.overfull(node):
+                continue
+            too_much = self.held[node] - limit
+            mine = [k for k, row in sorted(self.rows.items()) if row.holder == row.target == node and not row.releasing]
+            quotas = self.quotas()
+            mine.sort(key=lambda k: (self.choose(k, quotas, but=node) is None, node in self.kind(k).home))
+            for key in mine:
+                if too_much <= 0:
+                    break
+                found.append(key)
+                too_much -= self.size(key)
+        return found
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """Quotas in whole numbers, and the exact proportions that they come from: each one's part of the `total`."""
+class _Scores(dict[NodeId, tuple[int, int, NodeId]]):
+    """What the scorers of shares say of members and VIPs of one size, computed when it is asked for."""
 
-    quotas: Quotas
-    part: Mapping[NodeId, int]
-    total: int
+    def __init__(self, facts: Placement, key: VipKey, quotas: Quotas) -> None:
+        super().__init__()
+        self._of = facts, key, quotas
 
-    @property
-    def whole(self) -> int:
-        """Of which the parts are parts."""
-        return sum(self.part.values())
-
-    def above(self, node: NodeId, held: int) -> int:
-        """By how much this is more than its quota."""
-        return held - self.quotas.get(node, 0)
-
-    def beyond(self, node: NodeId, held: int) -> int:
-        """The same of its exact proportion, times the whole."""
-        return held * self.whole - self.total * self.part.get(node, 0)
+    def __missing__(self, node: NodeId) -> tuple[int, int, NodeId]:
+        facts, key, quotas = self._of
+        found = self[node] = _by_share(facts, node, key, quotas)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,41 +429,54 @@ def _objection(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> 
     )  # who is drained serves, who is sick may not
 
 
+def _avoided(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> int:
+    return int(facts.reports[node].name in facts.avoid.get(key, ()))
+
+
 def _wish(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> int:
     preferred, name = facts.prefer.get(key, ()), facts.reports[node].name
     return preferred.index(name) if name in preferred else len(preferred)
 
 
-def _below(facts: Placement, node: NodeId, _key: VipKey, quotas: Quotas) -> int:
-    return min(facts.held[node] - quotas.get(node, 0), 0)
+def _together(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> int:
+    return facts.of_group(key, node)
 
 
-def _fullness(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> int:
-    share = facts.shares()[node]
-    return (facts.held[node] + facts.size(key)) * 72_072_000 // share if share else 1 << 62
+def _by_share(facts: Placement, node: NodeId, key: VipKey, quotas: Quotas) -> tuple[int, int, NodeId]:
+    """What the scorers of shares say, in one: this is asked thousands of times."""
+    held, share = facts.held[node], facts.shares()[node]
+    above = held - quotas.get(node, 0)
+    fullness = (held + facts.size(key)) * 72_072_000 // share if share else 1 << 62
+    return (above if above < 0 else 0), fullness, node
 
 
-def _number(_facts: Placement, node: NodeId, _key: VipKey, _quotas: Quotas) -> int:
-    return node
+def _below(facts: Placement, node: NodeId, key: VipKey, quotas: Quotas) -> int:
+    return _by_share(facts, node, key, quotas)[0]
 
 
-SCORERS: tuple[tuple[str, Callable[[Placement, NodeId, VipKey, Quotas], int]], ...] = (
-    ("nothing against it", _objection),
-    ("preferred", _wish),
-    ("below its share", _below),
-    ("least for its share", _fullness),
-    ("first by number", _number),
-)
+def _fullness(facts: Placement, node: NodeId, key: VipKey, quotas: Quotas) -> int:
+    return _by_share(facts, node, key, quotas)[1]
+
+
+def _number(facts: Placement, node: NodeId, key: VipKey, quotas: Quotas) -> int:
+    return _by_share(facts, node, key, quotas)[2]
+
+
+Scorers = tuple[tuple[str, Callable[[Placement, NodeId, VipKey, Quotas], int]], ...]
+BY_WISH: Scorers = (("nothing against it", _objection), ("not avoided", _avoided), ("preferred", _wish))
+BY_SHARE: Scorers = (("below its share", _below), ("least for its share", _fullness), ("first by number", _number))
+SCORERS: Scorers = (*BY_WISH, ("kept apart", _together), *BY_SHARE)
 """In this order; each leaves those with the least score to the next."""
 
 
-def free(row: Row, rows_by_ip: Mapping[str, Sequence[Row]]) -> bool:
-    """Whether a VIP may be given out: none of its addresses is held, or being let go of, under any definition (hazard 8)."""
-    return all(
-        other.holder is None and not other.releasing
-        for address in row.vip.addresses
-        for other in rows_by_ip[address.ip]
-    )
+def busy(rows: Iterable[Row]) -> set[str]:
+    """Addresses that are held, or being let go of, under any definition (hazard 8)."""
+    return {a.ip for row in rows if row.holder is not None or row.releasing for a in row.vip.addresses}
+
+
+def free(row: Row, busy: set[str]) -> bool:
+    """Whether a VIP may be given out: none of its addresses is busy."""
+    return not any(a.ip in busy for a in row.vip.addresses)
 
 
 def by_ip(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -275,195 +488,73 @@ def by_ip(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def fill(placement: Placement) -> list[tuple[VipKey, NodeId]]:
-    """Give every free orphan with a candidate to one; nothing else moves. What counts most comes first, then in order of
-    the keys."""
-    index = by_ip(placement.rows.values())
-    orphans = sorted(
-        (k for k, row in placement.rows.items() if row.holder is None and free(row, index)),
-        key=lambda k: (-placement.size(k), k),
+def orphans(placement: Placement) -> list[tuple[Kind, list[VipKey]]]:
+    """What is free and somebody may hold, in the order in which it is given out: who has fewer members to go to first, as
+    others can go around it; then what counts most; then what is to be kept apart; then those of a kind."""
+    taken = busy(placement.rows.values())
+    of_kind: dict[tuple[int, int, bool], tuple[Kind, list[VipKey]]] = {}
+    for key in sorted(placement.rows):
+        row = placement.rows[key]
+        if row.holder is None and (not taken or free(row, taken)):
+            kind = placement.kind(key)
+            alike = (id(kind), placement.size(key), key in placement.apart)
+            if alike not in of_kind:
+                of_kind[alike] = (kind, [])
+            of_kind[alike][1].append(key)
+    waiting = [(kind, keys) for kind, keys in of_kind.values() if kind.tiers]
+    return sorted(
+        waiting,
+        key=lambda of: (len(of[0].home), -placement.size(of[1][0]), of[1][0] not in placement.apart, of[1][0]),
     )
-    if not orphans:
+
+
+def fill(placement: Placement) -> list[tuple[VipKey, NodeId]]:
+    """Give every free orphan with a candidate to one; nothing else moves."""
+    waiting = orphans(placement)
+    if not waiting:
         return []
     quotas = placement.quotas()
     given: list[tuple[VipKey, NodeId]] = []
+    once, twice = set[str](), set[str]()  # addresses, and those that two orphans have
+    for ip in [a.ip for _, keys in waiting for key in keys for a in placement.rows[key].vip.addresses]:
+        (twice if ip in once else once).add(ip)
     taken: set[str] = set()
-    for key in orphans:
-        ips = {a.ip for a in placement.rows[key].vip.addresses}
-        if ips & taken:
-            continue
-        node = placement.choose(key, quotas)
-        if node is not None:
-            given.append((key, node))
-            placement.take(node, key)
-            taken |= ips
+    for kind, keys in waiting:
+        chosen = _choices(placement, kind, keys, quotas)
+        for key in keys:
+            if twice and not free(placement.rows[key], taken):
+                continue
+            node = next(chosen) if key not in placement.apart else placement.choose(key, quotas)
+            if node is not None:
+                given.append((key, node))
+                placement.take(node, key)
+                if twice:
+                    taken.update(a.ip for a in placement.rows[key].vip.addresses)
     return given
+
+
+def _choices(placement: Placement, kind: Kind, keys: Sequence[VipKey], quotas: Quotas) -> Iterator[NodeId | None]:
+    """What `choose` says of VIPs of one kind and size, one after the other, while members only take: those that are equally
+    far below their shares take one each, in their order, before anybody takes a second."""
+    key, size = keys[0], placement.size(keys[0])
+    for tier in kind.tiers:
+        ranked = {node: _by_share(placement, node, key, quotas) for node in tier}
+        while ranked:
+            best = min(ranked.values())
+            turn = sorted([s for s in ranked.values() if s[0] == best[0]]) if best[0] < 0 else [best]
+            for _, _, node in turn:
+                if placement.room(node, size):
+                    yield node
+                    ranked[node] = _by_share(placement, node, key, quotas)
+                else:
+                    del ranked[node]
+    while True:
+        yield None
 
 
 def refuge(placement: Placement, key: VipKey, quotas: Quotas) -> NodeId | None:
     """Where a VIP goes that its holder must or should let go: a candidate other than the holder that nothing speaks
     against; if the holder may not keep it, also one that is drained. None: nobody."""
-    row = placement.rows[key]
-    others = [n for n in placement.candidates(key) if n != row.holder]
-    if row.holder is not None and not placement.forbidden(row.holder, key):
-        others = [n for n in others if placement.why_not(n, key) is None]
-    return placement.best(others, key, quotas)
-
-
-class Stays(Enum):
-    """Why balance leaves a VIP with its holder, or does not give it to a member."""
-
-    UNDER_WAY = "it is on its way, or its holder is not in the group"
-    OPERATOR = "an operator put it there (until `balance`)"
-    PREFERENCE = "a preference decides where it is"
-    SHARE_KEPT = "its holder has no more than its share"
-    HOLDER = "it has it"
-    FRESH = "it has not been a member for long enough"
-    SHARE_FULL = "it has its share"
-    NO_CLOSER = "the VIP counts for more than what the two are apart"
-    NO_RELIEF = "it would be loaded hardly less than the holder"
-    LOADS_FOLLOW = "only the loads ask for it, and they must first follow the last move"
-
-
-def balance(
-    placement: Placement,
-    onto: Iterable[NodeId] | None = None,
-    moves_max: int | None = None,
-    for_load: int = 0,
-) -> list[tuple[VipKey, NodeId]]:
-    """The fewest moves after which every VIP is where it is preferred and every member has its share, as far as
-    eligibility allows; `onto`: only to these, and of at most `moves_max` VIPs (None: all); `for_load`: at most so many moves
-    that weights alone would not ask for. In-flight, sticky and orphaned VIPs stay as they are.
-
-    Where VIPs count differently it may not be the fewest: that is the knapsack problem. Every move brings two members closer
-    to their exact proportions, so it ends, and wherever a round of few moves stops the next one goes on."""
-    return Balance(placement, onto, moves_max, for_load).moves
-
-
-class Balance:
-    """One round, made when it is constructed: `moves`, and what it has against any other."""
-
-    def __init__(
-        self,
-        placement: Placement,
-        onto: Iterable[NodeId] | None = None,
-        moves_max: int | None = None,
-        for_load: int = 0,
-    ) -> None:
-        self.facts = placement
-        self._goal, self._without_load = placement.goal(), placement.goal_without_load()
-        self._for_load = for_load
-        self._welcome = frozenset(placement.reports if onto is None else onto)
-        self._settled: set[VipKey] = set()  # by a preference where it is
-        self._moved: dict[VipKey, NodeId] = {}
-        movable = [row for _, row in sorted(placement.rows.items()) if self.fixed(row) is None]
-        for row in movable:
-            self._to_preferred(row, moves_max)
-        has: dict[NodeId, dict[int, list[Row]]] = {n: {} for n in placement.held}
-        for row in movable:
-            if row.key not in self._settled and row.holder is not None:
-                has[row.holder].setdefault(placement.size(row.key), []).append(row)
-        while len(self._moved) != moves_max:
-            if not self._one_move(has) and not self._new_goal():
-                break
-        self.moves = [(key, to) for key, to in self._moved.items() if to != placement.rows[key].holder]
-
-    def fixed(self, row: Row) -> Stays | None:
-        """Why this VIP is none of balance's business."""
-        if row.holder is None or row.holder != row.target or row.holder not in self.facts.held or row.releasing:
-            return Stays.UNDER_WAY
-        return Stays.OPERATOR if row.sticky else None
-
-    def keeps(self, row: Row) -> Stays | None:
-        """Why its holder need not give this VIP away, as of now."""
-        if row.key in self._settled:
-            return Stays.PREFERENCE
-        return None if self._above(self._holder(row)) > 0 else Stays.SHARE_KEPT
-
-    def refuses(self, row: Row, to: NodeId) -> Stays | NotEligible | None:
-        """Why this VIP does not go there for the sake of shares, as of now."""
-        facts, holder, size = self.facts, self._holder(row), self.facts.size(row.key)
-        if to == holder:
-            return Stays.HOLDER
-        if to not in self._welcome:
-            return Stays.FRESH
-        if self._above(to) >= 0:
-            return Stays.SHARE_FULL
-        if not self._closer(self._goal, size, holder, to):
-            return Stays.NO_CLOSER
-        reason = facts.why_not(to, row.key)
-        if reason is not None:
-            return reason
-        if not facts.by.follows_load:
-            return None
-        if facts.by.by is By.LOAD and not relieves(
-            (facts.loads[to], facts.held[to]), (facts.loads[holder], facts.held[holder]), size, facts.by.hysteresis
-        ):
-            return Stays.NO_RELIEF
-        return Stays.LOADS_FOLLOW if self._for_load <= 0 and self._only_load_asks(size, holder, to) else None
-
-    def _holder(self, row: Row) -> NodeId:
-        """Who has it after the moves so far."""
-        assert row.holder is not None
-        return self._moved.get(row.key, row.holder)
-
-    def _above(self, node: NodeId) -> int:
-        return self._goal.above(node, self.facts.held[node])
-
-    def _closer(self, goal: Goal, size: int, source: NodeId, to: NodeId) -> bool:
-        """Whether both come closer to their exact proportions, taken together."""
-        held = self.facts.held
-        return size * goal.whole < goal.beyond(source, held[source]) - goal.beyond(to, held[to])
-
-    def _only_load_asks(self, size: int, source: NodeId, to: NodeId) -> bool:
-        held, plain = self.facts.held, self._without_load
-        return (
-            plain.above(source, held[source]) <= 0
-            or plain.above(to, held[to]) >= 0
-            or not self._closer(plain, size, source, to)
-        )
-
-    def _to_preferred(self, row: Row, moves_max: int | None) -> None:
-        facts = self.facts
-        preferred = facts.prefer.get(row.key, ())
-        if not preferred:
-            return
-        able = {facts.reports[n].name: n for n in facts.candidates(row.key) if facts.why_not(n, row.key) is None}
-        best = next((able[name] for name in preferred if name in able), None)
-        if best is None:
-            return
-        self._settled.add(row.key)  # a preference is not for balance to undo
-        if best != row.holder and best in self._welcome and len(self._moved) != moves_max:
-            self._move(row, best)
-
-    def _new_goal(self) -> bool:
-        """Whether the remainders go to others now."""
-        before = self._goal, self._without_load
-        self._goal, self._without_load = self.facts.goal(), self.facts.goal_without_load()
-        return (self._goal, self._without_load) != before
-
-    def _one_move(self, has: Mapping[NodeId, dict[int, list[Row]]]) -> bool:
-        """From who has most too much, the VIP that comes closest to half of what divides it from who has most too little."""
-        held, goal = self.facts.held, self._goal
-        above = {n: self._above(n) for n in held}
-        least = min((goal.beyond(n, held[n]) for n in held), default=0)
-        for source in sorted((n for n in held if above[n] > 0), key=lambda n: (-above[n], n)):
-            apart = goal.beyond(source, held[source]) - least
-            sizes = (s for s in has[source] if s * goal.whole < apart)
-            for size in sorted(sizes, key=lambda s: (abs(2 * s * goal.whole - apart), s)):
-                for row in has[source][size]:
-                    able = [n for n in self.facts.candidates(row.key) if self.refuses(row, n) is None]
-                    if not able:
-                        continue
-                    to = min(able, key=lambda n: (above[n], n))
-                    if self.facts.by.follows_load and self._only_load_asks(size, source, to):
-                        self._for_load -= 1
-                    self._move(row, to)
-                    has[source][size].remove(row)
-                    has[to].setdefault(size, []).append(row)
-                    return True
-        return False
-
-    def _move(self, row: Row, to: NodeId) -> None:
-        self.facts.move(row.key, self._holder(row), to)
-        self._moved[row.key] = to
+    holder = placement.rows[key].holder
+    keeps = holder is not None and not placement.forbidden(holder, key) and not placement.overfull(holder)
+    return placement.choose(key, quotas, but=holder, tiers_max=placement.kind(key).calm if keeps else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from . import placement as placing
@@ -10,6 +11,7 @@ from .model import (
     MEMBERS_MAX,
     Cause,
     NodeId,
+    NotEligible,
     Phase,
     Row,
     VipKey,
@@ -40,13 +42,17 @@ def settle(w: Work) -> None:
             w.put(replace(row, target=holder, generation=row.generation + 1))
     alike = agreement(w.reports.values())
     facts = w.placement()
-    leavers = [
-        row.key
+    leavers = {
+        row.key: reason
         for row in facts.rows.values()
-        if row.holder in facts.reports and row.holder == row.target and facts.why_not(row.holder, row.key) is not None
-    ]
+        if row.holder in facts.reports
+        and row.holder == row.target
+        and (reason := facts.why_not(row.holder, row.key)) is not None
+    }
+    if alike:
+        leavers |= {key: NotEligible.FULL for key in facts.overflow() if key not in leavers}
     if leavers:
-        evacuate(w, sorted(leavers), facts, alike)
+        evacuate(w, leavers, facts, alike)
     if alike and any(r.mature for r in w.reports.values()):
         for key, node in placing.fill(w.placement()):
             give(w, w.rows[key], node)
@@ -67,17 +73,17 @@ def obey_orders(w: Work) -> None:
             w.put(replace(row, sticky=not row.sticky))
 
 
-def evacuate(w: Work, keys: list[VipKey], facts: placing.Placement, alike: bool) -> None:
+def evacuate(w: Work, leavers: Mapping[VipKey, NotEligible], facts: placing.Placement, alike: bool) -> None:
     """Give VIPs whose holders may not, or should not, have them a better target."""
     quotas = facts.quotas()
-    for key in keys:
+    for key, reason in sorted(leavers.items(), key=lambda kv: kv[0]):
         row = w.rows[key]
         assert row.holder is not None
-        reason = facts.why_not(row.holder, key)
-        assert reason is not None
         to = placing.refuge(facts, key, quotas) if alike and not row.releasing else None  # its loser first
         if to is None and not reason.forbids:
             continue
+        if reason is NotEligible.NOT_LISTED and not alike:
+            continue  # who shall have it now may not have read so yet: until then it is served as before
         if to is not None:
             facts.move(key, row.holder, to)
         w.put(replace(row, target=to, generation=row.generation + 1, cause=reason.cause, sticky=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .damping import Joins
 from .messages import Message, StateMessage
 from .model import Electorate, NodeId, NotEligible, Phase, Settings, Table, View, Vip, VipKey
 from .shares import Load
@@ -83,9 +84,11 @@ class State:
     next_beat_ms: int = 0
     next_balance_ms: int = 0
     balance_at_once: bool = False  # an operator wants all of it in the next round
+    balance_left: int = 0  # moves that a round of balance may still make which goes on then; 0: it is a new one
     member_since: tuple[
         tuple[NodeId, int], ...
     ] = ()  # when I first saw it, ms: `settle` is the representative's judgement
+    joins: Joins = ()  # who came of late, and how often: damping.py
     shares_changed_ms: int | None = None  # when a VIP last changed its holder, while shares follow loads
     forced_ms: int | None = None  # when a digest forced the last exchange
     divergences: int = 0  # forced exchanges in a row

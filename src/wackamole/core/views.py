@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from . import electorate, settling
+from . import damping, electorate, settling
 from . import placement as placing
 from .agreed import lapsed
 from .events import (
@@ -83,6 +83,7 @@ def on_view(w: Work, view: View) -> None:
         zero_rounds = False  # the others' clocks may tell them something else
     if zero_rounds and electorate.changing(w.s.table.reports):
         zero_rounds = False  # one who is gone may have counted what somebody here keeps and has not been heard to say
+    note_joins(w, view, came_along=came_along)
     since = dict(w.s.member_since)
     w.s = replace(
         w.s,
@@ -128,11 +129,23 @@ def on_view(w: Work, view: View) -> None:
         w.s,
         component=len(view.members) - len(w.evicted),
         next_balance_ms=w.now_ms + w.s.settings.balance_interval_ms,
+        balance_left=0,
     )
     w.reports = {n: r for n, r in w.reports.items() if n in stay}
     for row in list(w.rows.values()):
         without(w, row, stay, left)
     settling.settle(w)
+
+
+def note_joins(w: Work, view: View, *, came_along: bool) -> None:
+    """Count who came, if most of us stayed; not who comes back from a restart that it had announced."""
+    settle_ms, now_ms = w.s.settings.settle_ms, w.now_ms
+    gone = set(view.joined) | (set(w.reports) - set(view.members))
+    planned = {n for n in gone if n in w.reports and w.reports[n].restart_ms}
+    w.s = replace(w.s, joins=tuple((n, count - (n in planned), at) for n, count, at in w.s.joins))
+    if came_along and 2 * len(view.joined) <= len(view.members):
+        counts = [(n, 1 + damping.times(w.s.joins, n, settle_ms, now_ms)) for n in view.joined]
+        w.s = replace(w.s, joins=damping.noted(w.s.joins, counts, settle_ms, now_ms))
 
 
 def suspect(w: Work, before: View | None, stay: frozenset[NodeId]) -> bool:
@@ -254,6 +267,11 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
         blocked=tuple(sorted(blocked)[:BLOCKED_MAX]),
         lapsing=tuple((n, i, ms) for n, (i, ms) in sorted(w.lapsing.items())),
         orders=w.orders,
+        joins=tuple(
+            (n, times)
+            for n, _, _ in w.s.joins
+            if (times := damping.times(w.s.joins, n, w.s.settings.settle_ms, w.now_ms))
+        ),
     )
     w.rows, w.reports = {}, {}
     w.table_changed = True
@@ -275,6 +293,9 @@ def own_report(w: Work) -> Report:
     settings = w.s.settings
     refused = {r.key: NotEligible.REFUSED for r in w.s.refusals if r.until_ms > w.now_ms}
     reasons = {**dict(w.s.failing), **refused, **dict(w.s.ineligible)}
+    for key in settings.not_mine:  # another reason that forbids would not let me keep it for a while
+        if key not in w.s.may_hold or key not in reasons or not reasons[key].forbids:
+            reasons[key] = NotEligible.NOT_LISTED
     return Report(
         node=w.s.me,
         incarnation=w.s.incarnation,
@@ -299,15 +320,17 @@ def own_report(w: Work) -> Report:
         load=w.s.load.announced,
         keeps_orders=True,
         chosen=w.s.chosen,
+        capacity=settings.capacity,
     )
 
 
 def is_mature(w: Work) -> bool:
     """Whether I have waited long enough, or met somebody who has. Who comes new does not know whether a member was lost just
-    before, so where its lease is to be waited for, one's length is waited."""
+    before, so where its lease is to be waited for, one's length is waited; and without a fence, that a guard has done its work."""
     started, settings = w.s.started_ms, w.s.settings
     strict = settings.takeover is Takeover.STRICT or settings.partition is Partition.MAJORITY
-    wait_ms = max(settings.mature_ms, settings.lease_ms + settings.lease_ms // 100 if strict else 0)
+    lost_ms = settings.lease_ms + settings.lease_ms // 100 if strict else 0
+    wait_ms = max(settings.mature_ms, lost_ms, 0 if w.s.fenced else GUARD_MS)
     return w.s.mature or (started is not None and w.now_ms - started >= wait_ms)
 
 
@@ -328,6 +351,10 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     w.put_orders(join(w.orders, message.orders))
     if sender == w.s.me:
         w.s = replace(w.s, next_beat_ms=w.now_ms)  # only now may a beat renew my lease (hazard 16)
+    joins = damping.noted(
+        w.s.joins, [j for j in message.joins if j[0] in view.members], w.s.settings.settle_ms, w.now_ms
+    )
+    w.s = replace(w.s, joins=joins)
     w.add_rows(known.vip for known in message.known)
     for known in message.known:
         row = w.rows.get(known.vip.key)
@@ -414,6 +441,7 @@ def complete_if_all(w: Work) -> None:
         settled_table=None,
         may_serve=(),
         next_balance_ms=w.now_ms + w.s.settings.balance_interval_ms,
+        balance_left=0,
     )
     for row in list(w.rows.values()):
         w.put(replace(row, target=row.holder, generation=row.generation + 1))

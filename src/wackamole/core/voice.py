@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from . import holding, views
+from . import balancing, damping, holding, views
 from . import placement as placing
 from .agreed import agreement, keep_orders
 from .effects import LeaveGroup, Multicast
@@ -23,6 +23,7 @@ from .messages import (
     Released,
 )
 from .model import (
+    ROWS_MAX,
     NodeId,
     Phase,
     Row,
@@ -35,6 +36,8 @@ from .work import Work
 
 BY_CONFIG = "config"
 """Who takes an order back whose VIP or node is in no config any more."""
+MOVES_AT_ONCE = 256
+"""Of balance, in one step: some milliseconds of work (docs/decisions/0021-placement.md)."""
 
 
 def speak(w: Work) -> None:
@@ -148,15 +151,28 @@ def represent(w: Work) -> None:
         place_for_all(w)
     if w.now_ms < w.s.next_balance_ms:
         return
+    settings = w.s.settings
+    w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
+    if any(r.mature for r in reports) and agreement(reports):
+        balance(w)
+    else:
+        w.s = replace(w.s, balance_at_once=False)  # while a config goes round, what is to move is not known yet
+
+
+def balance(w: Work) -> None:
+    """A round; one of many moves is made in parts, so that no step takes long."""
     settings, at_once = w.s.settings, w.s.balance_at_once
-    w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms, balance_at_once=False)
-    if not any(r.mature for r in reports) or not agreement(reports):
-        return  # while a config goes round, what is to move is not known yet
-    if at_once:  # what only loads ask for has to wait for the loads all the same
-        say_moves(w, placing.balance(w.placement()))
-        return
-    most = settings.moves_per_round
-    say_moves(w, placing.balance(w.placement(), steady(w.s, w.now_ms), most, moves_for_load(w.s, w.now_ms)))
+    all_of_it = ROWS_MAX if at_once or settings.moves_per_round is None else settings.moves_per_round
+    left = w.s.balance_left or all_of_it
+    onto = None if at_once else steady(w.s, w.now_ms)
+    # what only loads ask for has to wait for the loads all the same
+    for_load = 0 if at_once or w.s.balance_left else moves_for_load(w.s, w.now_ms)
+    made = balancing.Balance(w.placement(), onto, min(left, MOVES_AT_ONCE), for_load)
+    left = left - len(made.moves) if made.moves and made.cut_short else 0
+    w.s = replace(w.s, balance_left=left, balance_at_once=at_once and left > 0)
+    if left:
+        w.s = replace(w.s, next_balance_ms=w.now_ms + settings.beat_ms)
+    say_moves(w, made.moves)
 
 
 def end_orders(w: Work) -> None:
@@ -178,9 +194,13 @@ def end_orders(w: Work) -> None:
 
 
 def steady(state: State, now_ms: int) -> list[NodeId]:
-    """Members that have been there for long enough to be given more."""
-    since = dict(state.member_since)
-    return [r.node for r in state.table.reports if now_ms - since.get(r.node, now_ms) >= state.settings.settle_ms]
+    """Members that have been there for long enough to be given more; the longer, the more often they came of late."""
+    since, settle_ms = dict(state.member_since), state.settings.settle_ms
+    return [
+        r.node
+        for r in state.table.reports
+        if now_ms - since.get(r.node, now_ms) >= damping.patience_ms(state.joins, r.node, settle_ms, now_ms)
+    ]
 
 
 def moves_for_load(state: State, now_ms: int) -> int:

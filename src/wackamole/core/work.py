@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from . import placement as placing
-from .agreed import digest_of, keep_orders, pinned
+from .agreed import digest_of, facts
 from .effects import Effect, Multicast, Record, ShutFence
 from .messages import (
     Message,
@@ -184,16 +184,7 @@ class Work:
 
     def placement(self) -> placing.Placement:
         """The facts for placement."""
-        settings, prefer = self.s.settings, dict(self.s.settings.prefer)
-        counts = keep_orders(self.reports.values())
-        return placing.Placement(
-            self.rows.values(),
-            self.reports.values(),
-            self.evicted,
-            pinned(prefer, self.rows.values(), self.orders) if counts else prefer,
-            settings.count,
-            settings.shares,
-        )
+        return facts(self.s.settings, self.rows.values(), self.reports.values(), self.evicted, self.orders)
 
     def first(self) -> NodeId | None:
         """The first member in good standing, as of now."""

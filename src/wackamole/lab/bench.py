@@ -29,7 +29,7 @@ from ..shell.kernel.announce import ETH_BROADCAST, SCHEDULE_MS
 from ..shell.kernel.claims import ETH_P_ARP
 from ..shell.kernel.listed import BURST_SECONDS
 from ..shell.kernel.surroundings import packed
-from . import fence_bench
+from . import fence_bench, placement_bench
 from .lab import CLIENT, Lab, LabRefused, Layout
 from .namespaces import opened_in
 from .probe import Probe, Seen
@@ -347,6 +347,14 @@ class Bench:
                     f"{'200 checks' if settings else 'no checks'}: {(beside if settings else alone).values[-1]:.1f} ms"
                 )
 
+    def placement(self) -> None:
+        """What placement alone takes: no lab is needed."""
+        for what, limit, call in placement_bench.measurements():
+            figure = self.figure(what, "ms", limit)
+            for _ in range(max(self.rounds, 5)):
+                figure.values.append(placement_bench.milliseconds(call))
+            note(f"{what}: {figure.median:.1f} ms")
+
     # -- the report
 
     def table(self) -> str:
@@ -509,7 +517,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench", description="Measures what docs/benchmarks.md shows.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--detection", default="300ms")
-    only = ("client", "large", "drain", "fence", "notify", "costs", "checks")
+    only = ("client", "large", "drain", "fence", "notify", "placement", "costs", "checks")
     parser.add_argument("--only", choices=only, action="append")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -520,6 +528,7 @@ def main() -> None:
         "drain": bench.drained,
         "fence": bench.fence,
         "notify": bench.told,
+        "placement": bench.placement,
         "costs": bench.costs,
         "checks": bench.checks,
     }

@@ -23,6 +23,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from ..client import GROUP
+
 REQUEST_BYTES_MAX = 65536
 CLIENTS_MAX = 32
 REQUEST_SECONDS_MAX = 10.0
@@ -32,7 +34,6 @@ ANSWER_BYTES_MAX = 1 << 20
 SENTENCE_MAX = 16_000
 """Of a refusal, which may be all the problems of a config."""
 READ_ONLY = frozenset({"status", "events", "why", "history", "table"})
-GROUP = "wackamole"
 
 Handler = Callable[[str, dict[str, Any]], AsyncIterator[dict[str, Any]]]
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ..config import ConfigError, find_self, load
 from ..core import events as ev
 from ..core.agreed import agreement, facts_of, keep_orders
-from ..core.model import NodeId, Phase, Row, VipKey
-from ..core.placement import Balance
+from ..core.balancing import Balance
+from ..core.model import NodeId, NotEligible, Phase, Row, VipKey
 from ..core.standing import BY_MAX, REASON_MAX, UNTIL_S_MAX, Kind, Order, following, in_force, is_so, obey
 from ..eventlog import Wanted
 from ..wire import RESTART_MS_MAX, table_text
@@ -299,8 +299,13 @@ class Operator:
             better = why is not None and any(facts.why_not(n, key) is None for n in facts.candidates(key))
             if why is not None and (why.forbids or better):  # it would not stay there
                 raise Refused(f"{target} cannot take {key.split('#')[0]}: {why.value}")
-            if rows[key].holder is None:
+            if facts.full(to, key):
+                raise Refused(f"{target} cannot take {key.split('#')[0]}: {NotEligible.FULL.value}")
+            holder = rows[key].holder
+            if holder is None:
                 raise Refused(f"{key.split('#')[0]} is held by nobody now; it goes to whoever may hold it")
+            if to != holder and holder in facts.held and rows[key].target == holder:
+                facts.move(key, holder, to)  # for what comes after it there is less room
 
         def done() -> int:
             return sum(1 for row in self._member.state.table.rows if row.key in keys and row.holder == to == row.target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..core.agreed import agreement, facts_of, representative
-from ..core.model import NodeId, Phase, Report, Row, VipKey
+from ..core.model import NodeId, NotEligible, Phase, Report, Row, VipKey
 from ..core.placement import Placement
 from ..core.standing import Order
 from ..core.state import State
@@ -103,11 +103,14 @@ def _member(
     node: NodeId, report: Report | None, rows: tuple[Row, ...], facts: Placement, digest: str
 ) -> dict[str, object]:
     evicted = node not in facts.reports and report is not None
-    reasons = sorted({why.value for _, why in report.ineligible}) if report else ["its state has not arrived yet"]
+    reasons = ["its state has not arrived yet"]
+    if report:  # what a VIP's own `nodes` say is no trouble of the member's
+        reasons = sorted({why.value for _, why in report.ineligible if why is not NotEligible.NOT_LISTED})
     return {
         "id": node,
         "name": report.name if report else f"#{node}",
         "weight": report.weight if report else 0,
+        "capacity": report.capacity if report else None,
         "load": report.load / 100 if report and report.load is not None else None,
         "eligible": report is not None and not reasons and not report.draining and not evicted,
         "reasons": reasons,
@@ -132,7 +135,11 @@ def _vip(
     if row.releasing:
         note = "being let go of by " + ", ".join(name_of(reports, n) or "?" for n, _ in row.releasing)
     elif row.holder is None and state.phase is Phase.SETTLED:
-        reasons = {r.name: facts.why_not(n, row.key) for n, r in facts.reports.items()}
+        full = {n for n in facts.reports if row.key in facts.rows and facts.full(n, row.key)}
+        reasons = {
+            r.name: facts.why_not(n, row.key) or (NotEligible.FULL if n in full else None)
+            for n, r in facts.reports.items()
+        }
         said = [f"{name}: {why.value}" for name, why in reasons.items() if why is not None]
         immature = not any(r.mature for r in reports.values())
         note = "; ".join(said) if said else ("the cluster has not matured yet" if immature else "")

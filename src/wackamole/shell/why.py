@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..core.agreed import agreement, facts_of, representative
-from ..core.model import NodeId, Row, VipKey
-from ..core.placement import Balance, Placement
+from ..core.balancing import Balance
+from ..core.model import NodeId, NotEligible, Row, VipKey
+from ..core.placement import Placement
 from ..core.state import State
 from ..core.voice import moves_for_load, steady
 from .status import name_of, order_of
@@ -38,6 +39,8 @@ def why_of(state: State, key: VipKey, *, since: float | None, now_ms: int) -> di
         "by": state.settings.shares.by.value,
         "count": state.settings.count.value,
         "prefer": list(preferred),
+        "avoid": list(facts.avoid.get(key, ())),
+        "apart": facts.apart.get(key),
         "mature": any(r.mature for r in reports.values()),
         "placed_by": "every member alike" if agreement(reports.values()) else name_of(reports, representative(state)),
         "members": [
@@ -50,6 +53,9 @@ def why_of(state: State, key: VipKey, *, since: float | None, now_ms: int) -> di
                 "share": shares[n],
                 "quota": facts.quotas().get(n, 0),
                 "held": facts.held[n],
+                "capacity": r.capacity,
+                "avoided": r.name in facts.avoid.get(key, ()),
+                "of_group": facts.of_group(key, n),
             }
             for n, r in facts.reports.items()
         ],
@@ -68,6 +74,8 @@ def why_of(state: State, key: VipKey, *, since: float | None, now_ms: int) -> di
 
 def _why_not(facts: Placement, node: NodeId, key: VipKey, candidates: list[NodeId]) -> str | None:
     reason = facts.why_not(node, key)
+    if (reason is None or not reason.forbids) and facts.full(node, key):
+        return NotEligible.FULL.value
     if node in candidates:
         return reason.value if reason is not None else None
     if reason is not None and reason.forbids:

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from ..core import agreed, electorate, holding, machine, orders, placement, settling, views, voice
+from ..core import agreed, balancing, damping, electorate, holding, machine, orders, placement, settling, views, voice
 from ..core.model import NotEligible
 from ..core.work import Work
 from .search import search, small_world, wander
@@ -98,8 +98,8 @@ MUTANTS = (
     Mutant(
         "one address under two names is given out twice",
         placement.free,
-        "for other in rows_by_ip[address.ip]",
-        "for other in rows_by_ip[address.ip] if other.key == row.key",
+        "not any(",
+        "True or any(",
     ),
     Mutant(
         "one address under two names is no conflict",
@@ -193,7 +193,21 @@ MUTANTS = (
     Mutant("a ring that broke in haste counts as a death", views.lose, "and hasty", "and False"),
     Mutant("a refusal is forgotten", holding.on_kernel, "w.now_ms + wait_ms", "w.now_ms"),
     Mutant("a refusal goes to nobody", orders.on_failed, "if row.previous is not None and", "if False and"),
-    Mutant("balance undoes an operator's move", placement.Balance.fixed, "if row.sticky", "if False"),
+    Mutant("balance undoes an operator's move", balancing.Balance.fixed, "if row.sticky", "if False"),
+    Mutant("who comes alone does not wait for a guard", views.is_mature, "0 if w.s.fenced else GUARD_MS", "0"),
+    Mutant("capacities are for others", placement.Placement.room, "limit is None or", "True or"),
+    Mutant("capacities are not for operators", orders.on_moves, "if alike and facts.full(m.to, m.key):", "if False:"),
+    Mutant("what is beyond a capacity stays", placement.Placement.overflow, "if not self.overfull(node):", "if True:"),
+    Mutant("a VIP is for everybody", views.own_report, "for key in settings.not_mine:", "for key in ():"),
+    Mutant("a pin that not all know darkens", settling.evacuate, "reason is NotEligible.NOT_LISTED", "False"),
+    Mutant("what is avoided is not", placement._avoided, "int(", "0 * int("),
+    Mutant("nothing is kept apart", placement.Placement.best, "if key in self.apart:", "if False:"),
+    Mutant(
+        "what is together stays together", balancing.Balance._keep_apart, "again = bool(facts.apart)", "again = False"
+    ),
+    Mutant("no room is made", balancing.Balance._make_room, "if not facts.limits:", "if True:"),
+    Mutant("who flaps is welcome", damping.times, "if member == node and settle_ms:", "if False:"),
+    Mutant("balance does not forgive", orders.on_message, ", joins=())", ")"),
     Mutant("a VIP moves by the loads of the past", voice.moves_for_load, ">= shares.pause_ms", ">= 0"),
     Mutant("loads are not told", views.own_report, "load=w.s.load.announced", "load=None"),
     Mutant(
@@ -214,13 +228,13 @@ MUTANTS = (
     Mutant("who is chosen is not told", views.own_report, "chosen=w.s.chosen", "chosen=()"),
     Mutant("the sick stay where configs differ", voice.place_for_all, "not why.forbids", "why.name == 'DRAINING'"),
     Mutant("a drain is nothing", placement.Placement.why_not, "report.draining or report.leaving", "report.leaving"),
-    Mutant("who is leaving is a target", placement.Placement.candidates, "not r.leaving and ", ""),
+    Mutant("who is leaving is a target", placement.Placement.able, "not r.leaving and ", ""),
     Mutant("a move in the middle of a conflict counts", orders.on_moves, "if row.releasing:", "if False:"),
     Mutant("one name twice is two members", placement.Placement.why_not, "if node in self._second:", "if False:"),
     Mutant(
         "a VIP counts as one whatever is asked for", placement.Placement.size, "self.count is Count.ADDRESSES", "False"
     ),
-    Mutant("a witness is given VIPs", placement.Placement.candidates, "r.weight > 0 and ", ""),
+    Mutant("a witness is given VIPs", placement.Placement.able, "r.weight > 0 and ", ""),
     Mutant("digests are not compared", orders.on_beat, "mine is None or mine == beat.digest", "True"),
     Mutant("digests force exchanges without end", orders.on_beat, "since < FORCED_INTERVAL_MS", "False"),
     Mutant(

@@ -88,6 +88,11 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "together": (0, 1),
     "count": ("vips", "addresses"),
     "addresses": tuple(range(1, 6)),
+    "only": tuple(range(10)),
+    "prefer": tuple(range(10)),
+    "avoid": tuple(range(10)),
+    "apart": tuple(range(10)),
+    "capacity": tuple(range(201)),
 }
 _SICK = ("keep", "withdraw", "chosen")
 
@@ -107,7 +112,9 @@ class Fault:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A cluster and what happens to it. `until_ms`: when the faults stop and everything is repaired; `together`: whether
-    configs that differ are made alike then; `addresses`: VIPs have 1, 2, … so many of them, 1, …."""
+    configs that differ are made alike then; `addresses`: VIPs have 1, 2, … so many of them, 1, …. `only`, `prefer`, `avoid`: each
+    so-manieth VIP is for one or two nodes only, prefers two, avoids one (0: none); `apart`: groups of so many; `capacity`: that of
+    every other node (0: no limit)."""
 
     seed: int
     nodes: int
@@ -124,6 +131,11 @@ class Plan:
     until: int = 30_000
     count: str = "vips"
     addresses: int = 1
+    only: int = 0
+    prefer: int = 0
+    avoid: int = 0
+    apart: int = 0
+    capacity: int = 0
     faults: tuple[Fault, ...] = ()
 
     def names(self) -> tuple[str, ...]:
@@ -185,7 +197,7 @@ def _check(fault: Fault, names: str) -> None:
             raise ValueError(word)
         if kind == "how" and word not in _SICK:
             raise ValueError(word)
-        if kind == "change" and not re.fullmatch(r"rename=v\d+|add=\d{1,2}|weight=\d{1,3}", word):
+        if kind == "change" and not re.fullmatch(r"rename=v\d+|add=\d{1,2}|(weight|capacity|only)=\d{1,3}", word):
             raise ValueError(word)
     if words:
         raise ValueError(" ".join(words))
@@ -217,6 +229,15 @@ def draw(seed: int, only: Collection[str] = ()) -> Plan:
     )
     more = random.Random(~seed)  # noqa: S311  (its own, so that what a seed draws beside is as before)
     plan = replace(plan, count=more.choice(("vips", "addresses")), addresses=more.choice((1, 1, 2, 5)))
+    if more.random() < 0.5:
+        plan = replace(
+            plan,
+            only=more.choice((0, 0, 2, 3)),
+            prefer=more.choice((0, 0, 2, 5)),
+            avoid=more.choice((0, 0, 2, 3)),
+            apart=more.choice((0, 0, 2, 3, 5)),
+            capacity=more.choice((0, 0, 0, 1, 3, 8)),
+        )
     usual = [k for k in KINDS if k != "sick"]
     kinds = [k for k in usual if dice.random() < 0.5] or usual
     if only:
@@ -332,7 +353,15 @@ def _sick(dice: random.Random, plan: Plan, at: int) -> Drawn:
 
 
 def _config(dice: random.Random, plan: Plan, at: int) -> Drawn:
-    change = dice.choice((f"rename={_vip(dice, plan)}", f"add={dice.randint(1, 3)}", f"weight={dice.randint(1, 4)}"))
+    change = dice.choice(
+        (
+            f"rename={_vip(dice, plan)}",
+            f"add={dice.randint(1, 3)}",
+            f"weight={dice.randint(1, 4)}",
+            f"capacity={dice.randint(1, 5)}",
+            f"only={dice.randint(0, 4)}",
+        )
+    )
     nodes = dice.sample(plan.names(), dice.choice((1, plan.nodes)))
     for node in nodes:
         yield Fault(at, "config", (node, change))

@@ -198,6 +198,7 @@ def small_world(nodes: int = 3, vips: int = 2) -> World:
             config_digest="one",
             mature_ms=MATURE_MS,
             balance_interval_ms=10**9,
+            settle_ms=0,  # or worlds would differ by how often somebody came
         )
         for n in members
     }

@@ -32,7 +32,8 @@ from typing import cast
 from ..config import FENCE_SLACK_MS, LIFETIME_LATE_MS, parse, settings_for
 from ..core import effects as do
 from ..core import events as ev
-from ..core.agreed import agreement, digest_of
+from ..core.agreed import agreement, digest_of, facts_of
+from ..core.balancing import balance
 from ..core.invariants import every_address_is_held_once
 from ..core.machine import next_deadline_ms, step
 from ..core.messages import Drain, Ordered, Unstick
@@ -503,7 +504,8 @@ class Simulation:
         """The next daemon of this host reads another config."""
         key, _, value = change.partition("=")
         host = self._by_name[name]
-        host.changes = {**host.changes, f"{key}.{name}" if key == "weight" else f"{key}.{value}": value}
+        whose = name if key in ("weight", "capacity") else "" if key == "only" else value
+        host.changes = {**host.changes, f"{key}.{whose}": value}
         return True
 
     def do_move(self, asked: str, to: str, *vips: str) -> bool:
@@ -882,14 +884,32 @@ class Simulation:
         for i, name in enumerate(plan.names()):
             weight = changes.get(f"weight.{name}", weights[i])
             lines.append(f'[[node]]\nname = "{name}"\nid = {i + 1}\naddress = "10.0.0.{i + 1}"\nweight = {weight}')
+            capacity = changes.get(f"capacity.{name}", str(plan.capacity) if plan.capacity and i % 2 else None)
+            lines += [f"capacity = {capacity}"] if capacity else []
+        only = int(changes.get("only.", plan.only))
         for i in range(1, plan.vips + added + 1):
             name = f"w{i}" if f"v{i}" in renamed else f"v{i}"
             addresses = [f"192.0.{2 + j}.{i}/32" for j in range(1 + (i - 1) % plan.addresses)]
             lines.append(f'[[vip]]\nname = "{name}"\naddresses = {json.dumps(addresses)}')
+            lines += self._wishes(i, only)
         config = parse("\n".join(lines))
         found = settings_for(config, config.nodes[host.node - 1])
         self.definitions.update({v.key: v for v in found.vips})
         return found
+
+    def _wishes(self, number: int, only: int) -> list[str]:
+        """What the config says of one VIP."""
+        plan, names = self.plan, self.plan.names()
+
+        def some(which: int, count: int) -> str:
+            return json.dumps([names[(which + i) % len(names)] for i in range(min(count, len(names)))])
+
+        if only and number % only == 0:
+            return [f"{'pin' if number % 2 else 'nodes'} = {some(number // only, 1 + number % 3 % 2)}"]
+        found = [f"prefer = {some(number // plan.prefer, 2)}"] if plan.prefer and number % plan.prefer == 0 else []
+        if plan.avoid and number % plan.avoid == 1 % plan.avoid and not found:
+            found.append(f"avoid = {some(number // plan.avoid, 1)}")
+        return [*found, f'apart = "g{number // plan.apart}"'] if plan.apart else found
 
     # -- the laws ---------------------------------------------------------------------------------------------------------
 
@@ -1058,6 +1078,8 @@ class Simulation:
             self.do_start(host.name)
         elif orders := [o for o in daemon.state.table.orders if o.in_force]:
             self._command(host, ev.OrderRequested(tuple(ended(o, "") for o in orders)))
+        elif any(count > 2 for _, count, _ in daemon.state.joins):
+            self.do_balance(host.name)
 
     def _not_right(self) -> str | None:
         states = self.states()
@@ -1073,10 +1095,17 @@ class Simulation:
         for node, state in states.items():
             if join(state.table.orders, self._known) != state.table.orders or state.table.orders != table.orders:
                 return f"{self.hosts[node].name} does not know the orders that the others know"
-        if any(r.ineligible or r.chosen or r.draining for r in table.reports) or any(r.sticky for r in table.rows):
+        barred = any(why is not NotEligible.NOT_LISTED for r in table.reports for _, why in r.ineligible)
+        if barred or any(r.chosen or r.draining for r in table.reports) or any(r.sticky for r in table.rows):
             return "somebody is not eligible, drained, or holds by an operator's word"
-        unfair = self._unfair(table.rows, table.reports) if agreement(table.reports) else None
-        return unfair or self._untold()
+        return (self._unbalanced(states[self._nodes[0]]) if agreement(table.reports) else None) or self._untold()
+
+    def _unbalanced(self, state: State) -> str | None:
+        facts, table = facts_of(state), state.table
+        if facts.limits or facts.prefer or facts.avoid or facts.apart or any(r.ineligible for r in table.reports):
+            over = [n for n in facts.held if facts.overfull(n)]
+            return "somebody has more than its capacity" if over else "balance is not done" if balance(facts) else None
+        return self._unfair(table.rows, table.reports)
 
     def _untold(self) -> str | None:
         """The event log: as far back as all have it and were told it, all have the same, and what a living member said is

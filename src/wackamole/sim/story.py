@@ -94,6 +94,8 @@ class Story:
             self.vips[vip] = Vip(
                 vip, tuple(Address(f"192.0.{2 + j}.{i + 1}", 32) for j in range(int(addresses or "1")))
             )
+        limits = [word.split(":") for word in options.get("capacity", "").split(",") if word]
+        capacities = {name: int(most) for name, most in limits}
         for i, name in enumerate(names):
             self.ids[name] = NodeId(i + 1)
             self.world.settings[NodeId(i + 1)] = Settings(
@@ -102,6 +104,10 @@ class Story:
                 vips=tuple(self.vips.values()),
                 config_digest="one",
                 prefer=self.preferences(options.get("prefer", "")),
+                avoid=self.preferences(options.get("avoid", "")),
+                not_mine=self.not_for(name, options.get("only", "")),
+                apart=tuple((k, group) for k, (group,) in self.preferences(options.get("apart", ""))),
+                capacity=capacities.get(name),
                 partition=Partition(options.get("partition", "cover")),
                 mature_ms=int(options.get("mature", "5000")),
                 settle_ms=int(options.get("settle", "10000")),
@@ -117,18 +123,22 @@ class Story:
 
     def do_config(self, name: str, *words: str) -> None:
         """Before it starts: it has another config than the others."""
-        self.world.with_settings(self.ids[name], **self.changes(words))
+        self.world.with_settings(self.ids[name], **self.changes(name, words))
 
     def do_reload(self, name: str, *words: str) -> None:
         """While it runs: it reads another config."""
-        self.world.with_settings(self.ids[name], **self.changes(words))
+        self.world.with_settings(self.ids[name], **self.changes(name, words))
         self.world.tell(self.ids[name], ev.ConfigReloaded(self.world.settings[self.ids[name]]))
 
     def preferences(self, text: str) -> tuple[tuple[VipKey, tuple[str, ...]], ...]:
         pairs = [word.split(":") for word in text.split(";") if word]
         return tuple(sorted((self.vips[name].key, tuple(nodes.split("+"))) for name, nodes in pairs))
 
-    def changes(self, words: tuple[str, ...]) -> dict[str, object]:
+    def not_for(self, name: str, text: str) -> tuple[VipKey, ...]:
+        """VIPs that are only for other nodes."""
+        return tuple(key for key, nodes in self.preferences(text) if name not in nodes)
+
+    def changes(self, name: str, words: tuple[str, ...]) -> dict[str, object]:
         options = dict(w.split("=", 1) for w in words)
         changes: dict[str, object] = {"config_digest": options.get("digest", "two")}
         if "vips" in options:
@@ -146,6 +156,10 @@ class Story:
             changes["votes"] = tuple(sorted((name, int(votes)) for name, _, votes in pairs if votes))
         if "prefer" in options:
             changes["prefer"] = self.preferences(options["prefer"])
+        if "only" in options:
+            changes["not_mine"] = self.not_for(options.get("node", name), options["only"])
+        if "capacity" in options:
+            changes["capacity"] = int(options["capacity"])
         if "weight" in options:
             changes["weight"] = int(options["weight"])
         return changes
