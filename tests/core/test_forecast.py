@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wackamole.core.events import ConfigReloaded, MoveRequested, OrderRequested
 from wackamole.core.forecast import cluster, drained, forecast, supposed, without
-from wackamole.core.model import Address, Count, NodeId, Phase, Row, Settings, Vip, VipKey
+from wackamole.core.model import Address, Count, NodeId, NotEligible, Phase, Row, Settings, Vip, VipKey
 from wackamole.core.standing import Kind, Order
 from wackamole.core.state import State
 from wackamole.sim.world import World
@@ -29,7 +30,13 @@ def configs(draw: st.DrawFn) -> dict[NodeId, Settings]:
         for i in range(draw(st.integers(1, 12)))
     )
     wishes = st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True).map(tuple)
-    prefer = {v.key: draw(wishes) for v in vips if draw(st.integers(0, 3)) == 0}
+
+    def some(what: st.SearchStrategy[Any]) -> dict[VipKey, Any]:
+        """Of a few VIPs, in half of the clusters."""
+        return {v.key: draw(what) for v in vips if draw(st.integers(0, 3)) == 0} if draw(st.booleans()) else {}
+
+    prefer, avoid, apart, only = some(wishes), some(wishes), some(st.sampled_from("gh")), some(wishes)
+    limited = draw(st.booleans())
     count = draw(st.sampled_from(Count))
     most = draw(st.sampled_from((None, None, 0, 1)))
     return {
@@ -39,6 +46,10 @@ def configs(draw: st.DrawFn) -> dict[NodeId, Settings]:
             vips,
             "one",
             prefer=tuple(sorted(prefer.items())),
+            avoid=tuple(sorted(avoid.items())),
+            apart=tuple(sorted(apart.items())),
+            not_mine=tuple(sorted(key for key, listed in only.items() if name not in listed)),
+            capacity=draw(st.sampled_from((None, 2, 4, 8))) if limited else None,
             weight=draw(st.sampled_from((0, 1, 1, 1, 2, 3))) if i else 1,
             mature_ms=0,
             beat_ms=2000,  # they are left out, so nobody may be missed for it
@@ -83,7 +94,8 @@ def test_what_is_foreseen_is_what_then_happens(nodes: dict[NodeId, Settings], da
         node = data.draw(st.sampled_from(here))
         name = nodes[node].node
         row = data.draw(st.sampled_from(state.table.rows))
-        what = data.draw(st.sampled_from(("down", "down", "drain", "drain", "resume", "weight", "pin", "hold")))
+        whats = ("down", "down", "drain", "drain", "resume", "weight", "capacity", "sick", "pin", "hold")
+        what = data.draw(st.sampled_from(whats))
         wished = {
             "drain": Order(Kind.DRAIN, name, in_force=True),
             "resume": Order(Kind.DRAIN, name, in_force=False),
@@ -98,13 +110,16 @@ def test_what_is_foreseen_is_what_then_happens(nodes: dict[NodeId, Settings], da
             case "drain":
                 foreseen = forecast(drained(now(world), [name]))
                 world.tell(here[0], OrderRequested((wished[what],)))
-            case "weight":
-                weight = data.draw(st.integers(0, 3))
+            case "weight" | "capacity":
+                value: dict[str, Any] = {what: data.draw(st.integers(0, 3))}
                 table = now(world).table
-                reports = tuple(replace(r, weight=weight) if r.node == node else r for r in table.reports)
+                reports = tuple(replace(r, **value) if r.node == node else r for r in table.reports)
                 foreseen = forecast(replace(now(world), table=replace(table, reports=reports)))
-                world.with_settings(node, weight=weight)
+                world.with_settings(node, **value)
                 world.tell(node, ConfigReloaded(world.settings[node]))
+            case "sick":
+                keys = data.draw(st.sets(st.sampled_from([v.key for v in nodes[node].vips])))
+                world.set_health(node, [(key, NotEligible.CHECK_FAILING) for key in keys], ())
             case "pin":
                 world.tell(here[0], OrderRequested((wished[what],)))
                 world.run()
