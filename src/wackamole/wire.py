@@ -23,7 +23,7 @@ from typing import Any, assert_never, get_args
 
 import msgspec
 
-from .advice import NEIGHBOURS_MAX, SEGMENTS_MAX, Neighbours
+from .advice import NEIGHBOURS_MAX, SEGMENTS_MAX, Arrived, Neighbours
 from .core import messages as say
 from .core.damping import JOINS_MAX
 from .core.model import (
@@ -63,7 +63,7 @@ KEY = re.compile(r"[\x21-\x22\x24-\x7e]{1,63}#[0-9a-f]{12}\Z")
 INTERFACE = re.compile(r"[^\s/]{1,15}\Z")
 ELECTORATES_MAX = 64
 
-Message = say.Message | Neighbours
+Message = say.Message | Neighbours | Arrived
 
 _BY_NAME: dict[str, type] = {kind.__name__: kind for kind in get_args(Message)}
 _NAMES: dict[type, str] = {kind: name for name, kind in _BY_NAME.items()}
@@ -211,6 +211,9 @@ def _check(message: Message) -> None:
             _check_vips(row.vip for row in message.rows)
             for row in message.rows:
                 _check_row(row)
+        case Arrived():
+            _check_length("VIPs that arrived", message.vips, ROWS_MAX)
+            _check_keys(*message.vips)
         case Neighbours():
             _check_length("segments", message.segments, SEGMENTS_MAX)
             _check_number("number of neighbours", sum(len(s.known) for s in message.segments), 0, NEIGHBOURS_MAX)

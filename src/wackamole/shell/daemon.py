@@ -18,12 +18,13 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
 from .. import __version__, keys, original, wire
-from ..advice import Neighbours
+from ..advice import Arrived, Neighbours
 from ..config import (
     FENCE_SLACK_MS,
     LIFETIME_LATE_MS,
@@ -37,6 +38,7 @@ from ..config import (
 )
 from ..core import effects as do
 from ..core import events as ev
+from ..core.agreed import keep_orders
 from ..core.machine import next_deadline_ms, step
 from ..core.model import (
     Cause,
@@ -155,6 +157,7 @@ class Daemon:
         self.kernel = Kernel(
             kernel_config(config, node),
             on_confirmed=lambda serial, held, refused: self.tell(ev.KernelConfirmed(serial, held, refused)),
+            on_serving=self._serving,
             on_eligibility=self._eligibility_changed,
             on_record=journal.put,
             on_fenced=lambda fenced: self.tell(ev.FenceChanged(fenced)),
@@ -167,7 +170,9 @@ class Daemon:
         )
         self.hooks = Hooks(config.hooks, node.name, self.common, journal.put)
         journal.listen(self._tell_hooks)
-        self._releases = Releases(heirloom, self.kernel.hold_exactly, self._before_release)
+        self._releases = Releases(
+            heirloom, self.kernel.hold_exactly, self._before_release, lambda: keep_orders(self.state.table.reports)
+        )
         self._ran_ms = boottime_ms()
         self._began = time.monotonic()  # when the event came that is being handled
         self._pause_ms = self.state.settings.lease_ms or self.state.settings.evict_after_ms
@@ -293,6 +298,15 @@ class Daemon:
         if self.state.phase is Phase.SETTLED and self.state.view is not None and len(self.state.view.members) > 1:
             self._multicast(self.state.view.id, neighbours)
 
+    def _advised(self, message: Neighbours | Arrived) -> None:
+        match message:
+            case Neighbours():
+                self.kernel.listed.heard(message)
+            case Arrived():
+                self._releases.arrived(message.vips)
+            case _:
+                assert_never(message)
+
     def _multicast(self, view: ViewId, message: wire.Message) -> None:
         """Send it. What does not fit into a message counts as lost, and is told: to end would help nobody."""
         try:
@@ -411,8 +425,8 @@ class Daemon:
     # -- hooks ------------------------------------------------------------------------------------------------------------
 
     def _handed_over(self) -> frozenset[VipKey]:
-        """What somebody else waits for, while nothing is wrong with it here, if any hook is to hear of that first."""
-        if self.state.phase is not Phase.SETTLED or "before_release" not in self.hooks.events:
+        """What somebody else waits for, while nothing is wrong with it here."""
+        if self.state.phase is not Phase.SETTLED:
             return frozenset()
         planned, me = (Cause.OPERATOR, Cause.BALANCE, Cause.DRAIN), self.state.me
         return frozenset(
@@ -423,6 +437,15 @@ class Daemon:
 
     def _before_release(self, vips: Mapping[VipKey, Vip], done: Callable[[VipKey], None]) -> float:
         return self.hooks.ask(vips, {k: self.holders.about(v.name) for k, v in vips.items()}, done)
+
+    def _serving(self, keys: AbstractSet[VipKey]) -> None:
+        """The kernel answers for these, and they are announced: tell whoever handed any of them over."""
+        state = self.state
+        arrived = tuple(
+            r.key for r in state.table.rows if r.key in keys and r.holder == state.me and r.previous is not None
+        )
+        if arrived and state.view is not None and keep_orders(state.table.reports):
+            self._multicast(state.view.id, Arrived(arrived))
 
     def _tell_hooks(self, entry: Entry) -> None:
         what = str(entry["event"])
@@ -524,9 +547,9 @@ class Daemon:
                     self._bad_message(event.sender, wrong)
                     return
                 self._newcomer.read(event.sender)
-                if isinstance(message, Neighbours):  # advice, which the core never sees
+                if isinstance(message, Neighbours | Arrived):  # advice, which the core never sees
                     if event.sender != self.state.me:
-                        self.kernel.listed.heard(message)
+                        self._advised(message)
                     return
                 self.tell(ev.MessageDelivered(event.sender, view, message))
             case Lost():

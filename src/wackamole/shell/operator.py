@@ -410,15 +410,15 @@ class Operator:
 
         def left() -> int:
             state = self._member.state
-            facts, nodes = facts_of(state), {r.node for r in state.table.reports if r.name == name}
+            nodes = {r.node for r in state.table.reports if r.name == name}
+            there = [row for row in state.table.rows if row.holder in nodes]
+            stay = [row.key for row in there if row.target == row.holder]
+            facts = facts_of(state) if stay else None  # it is asked for at every change while VIPs are on their way
             return sum(
                 1
-                for row in state.table.rows
-                if row.holder in nodes
-                and (
-                    row.target != row.holder
-                    or any(facts.why_not(n, row.key) is None for n in facts.candidates(row.key))
-                )
+                for row in there
+                if row.target != row.holder
+                or (facts is not None and any(facts.why_not(n, row.key) is None for n in facts.candidates(row.key)))
             )
 
         held = sum(
