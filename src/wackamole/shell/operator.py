@@ -345,10 +345,15 @@ class Operator:
             yield {"result": {"asked": "balance"}}
             return
 
+        counted_at, to_be_moved = float("-inf"), 0
+
         def to_go() -> int:
-            state = self._member.state
+            nonlocal counted_at, to_be_moved
+            state, now = self._member.state, asyncio.get_running_loop().time()
             under_way = sum(1 for row in state.table.rows if row.holder != row.target)
-            return under_way + len(Balance(facts_of(state)).moves)
+            if not under_way or now - counted_at >= PROGRESS_SECONDS:  # a round is made for it: not at every change
+                counted_at, to_be_moved = now, len(Balance(facts_of(state)).moves)
+            return under_way + to_be_moved
 
         def pinned() -> bool:
             return bool(in_force(self._member.state.table.orders, Kind.PIN))
@@ -358,7 +363,7 @@ class Operator:
         if not await self.carried_out(asked, lambda: not pinned()):
             raise Refused(f"the group did not answer for {COMMAND_SECONDS_MAX:.0f} s; see `status`")
         total = to_go()
-        async for line in self._until(lambda: total - to_go(), total, [], again=asked, wait=False):
+        async for line in self._until(lambda: max(0, total - to_go()), total, [], again=asked, wait=False):
             yield line
         if to_go():
             raise Refused(f"{to_go()} VIPs are still to be moved after {COMMAND_SECONDS_MAX:.0f} s; see `status`")

@@ -15,7 +15,7 @@ from ..core.model import Vip, VipKey
 
 AT_ONCE = 25
 """How many are let go at once, at least: measured, docs/benchmarks.md. With fewer a drain takes longer and no VIP is dark for less."""
-TURNS_MAX = 16
+TURNS_MAX = 8
 """More than AT_ONCE × TURNS_MAX go in so many parts: every part costs all members some messages about a table that is large."""
 TURN_SECONDS_MAX = 0.25
 """A new holder that does not say that it has what was let go is waited for no longer."""
