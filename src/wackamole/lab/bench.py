@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import socket
 import statistics
 import struct
@@ -46,6 +47,11 @@ CHECKS_RUNNING = "".join(
     + ('kind = "http"\nurl = "http://127.0.0.1:8080/"\n' if i % 2 else 'kind = "tcp"\naddress = "127.0.0.1:8080"\n')
     for i in range(CHECKS)
 )
+COMING = (
+    "".join(f'[[vip]]\nname = "more-{i}"\naddress = "10.77.9.{i}"\ninterface = "eth0"\n' for i in range(1, 11))
+    + '[[check]]\nname = "there"\nkind = "file"\npath = "/run/wackamole.toml"\ninterval = "500ms"\n'
+)
+"""Ten VIPs, and a check of all."""
 SERVE = """\
 import asyncio
 async def answer(reader, writer):
@@ -347,6 +353,55 @@ class Bench:
                     f"{'200 checks' if settings else 'no checks'}: {(beside if settings else alone).values[-1]:.1f} ms"
                 )
 
+    def reload(self) -> None:
+        """Ten VIPs, a check and a node come and go by reloads, one node after the other, and nobody else notices."""
+        lost = self.figure(
+            "VIPs, a check and a node added and removed live: probes lost on the untouched VIPs", "probes", 0
+        )
+        sent = self.figure("the same: probes of the untouched VIPs", "probes", None)
+        took = self.figure("`reload` of one node, from the question to the answer", "ms", None)
+        still = '[balance]\ninterval = "1h"\n'  # what a node that comes is given is another matter
+        layout = Layout.of(f"bench{os.getpid()}", nodes=4, vips=10, detection=self.detection, settings=still)
+        *nodes, last = layout.nodes
+        small = re.sub(rf'\[\[node\]\]\nname = "{last}"\n.*\n', "", layout.config)
+        with Lab.create(layout, ephemeral=True) as lab:
+
+            def reload(text: str) -> None:
+                for node in nodes:
+                    lab.config(node).write_text(text)
+                    began = time.monotonic()
+                    lab.ask(node, "reload")
+                    took.values.append((time.monotonic() - began) * 1000)
+
+            def served(vips: int, members: list[str]) -> bool:
+                found = [lab.status(n) for n in members]
+                return all(
+                    s is not None
+                    and len(s["view"]["members"]) == len(members)
+                    and sum(v["holder"] is not None for v in s["vips"]) == vips == len(s["vips"])
+                    for s in found
+                )
+
+            for node in nodes:
+                lab.start(node, config=small)
+            lab.until_settled(nodes, within_s=WITHIN_SECONDS)
+            for number in range(self.rounds):
+                with watching(lab, interval_ms=5) as seen:
+                    reload(layout.config + COMING)
+                    lab.until(lambda: served(20, nodes), within_s=WITHIN_SECONDS, story="the new VIPs are served")
+                    lab.start(last, config=layout.config + COMING)
+                    lab.until(lambda: served(20, [*nodes, last]), within_s=WITHIN_SECONDS, story="the node has come")
+                    lab.ask(last, "leave")
+                    lab.until(lambda: served(20, nodes), within_s=WITHIN_SECONDS, story="it has left")
+                    reload(small)
+                    lab.until(lambda: served(10, nodes), within_s=WITHIN_SECONDS, story="the VIPs are gone")
+                lost.values.append(
+                    sum(round((b - a) / seen[0].interval_s) for s in seen[0].silences.values() for a, b in s)
+                )
+                sent.values.append(sum(seen[0].sent.values()))
+                self._owners(seen[0])
+                note(f"round {number + 1}: {lost.values[-1]:.0f} of {sent.values[-1]:.0f} probes lost")
+
     def placement(self) -> None:
         """What placement alone takes: no lab is needed."""
         for what, limit, call in placement_bench.measurements():
@@ -517,7 +572,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench", description="Measures what docs/benchmarks.md shows.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--detection", default="300ms")
-    only = ("client", "large", "drain", "fence", "notify", "placement", "costs", "checks")
+    only = ("client", "large", "drain", "fence", "notify", "placement", "costs", "checks", "reload")
     parser.add_argument("--only", choices=only, action="append")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -531,6 +586,7 @@ def main() -> None:
         "placement": bench.placement,
         "costs": bench.costs,
         "checks": bench.checks,
+        "reload": bench.reload,
     }
     try:
         for name in given.only or parts:

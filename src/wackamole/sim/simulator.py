@@ -84,6 +84,7 @@ class Daemon:
 
     state: State
     telling: Telling
+    started_ms: int
     connected: bool = False
     leaving: bool = False
     hung_ms: int | None = None
@@ -260,7 +261,7 @@ class Simulation:
         host.kernel = frozenset()
         self._runs += 1
         telling = Telling(name, f"{self._runs:016x}", host.log)
-        host.daemon = daemon = Daemon(initial(settings, orders=host.orders), telling)
+        host.daemon = daemon = Daemon(initial(settings, orders=host.orders), telling, self.now_ms)
         if self.plan.fence == "nftables":
             host.open_until_ms = 0
         self._tell_eligibility(host)
@@ -972,6 +973,7 @@ class Simulation:
     def no_address_is_served_twice(self) -> None:
         """P1. Two hosts never serve one address, but for
         - what both brought into a common view, until one of them has let go (never under `majority`);
+        - without a fence, what one has that stood still when the others came, until it has let go: nobody knows of it;
         - hosts that are apart, and in different views, if the network has cut them from each other, so that both sides
           cover; under takeover = fast also if a host or an engine stood still. Never under `majority`."""
         self._brought = {
@@ -985,15 +987,30 @@ class Simulation:
                 owners.setdefault(ip, []).append(node)
         for ip, nodes in owners.items():
             for pair in combinations(nodes, 2):
+                if self._nobody_knows(pair):
+                    self._brought.add((ip, *pair))
                 if (ip, *pair) not in self._brought and not self._excused(pair):
                     raise Violation(f"{ip} is served by {pair} at {self.now_ms} ms; {self.replay_hint()}")
+
+    def _nobody_knows(self, pair: Pair) -> bool:
+        if self.plan.fence != "off":
+            return False
+        for one, other in (pair, pair[::-1]):
+            still, view = self.hosts[one].daemon, self._view_of(other)
+            if still is not None and still.hung_ms is not None and view is not None:
+                others = [h.daemon for h in self.hosts.values() if h.node != one and self._view_of(h.node) == view]
+                if all(d is not None and d.started_ms >= still.hung_ms for d in others):
+                    return True
+        return False
+
+    def _view_of(self, node: NodeId) -> ViewId | None:
+        daemon = self.hosts[node].daemon
+        return daemon.state.view.id if daemon is not None and daemon.state.view is not None else None
 
     def _excused(self, pair: Pair) -> bool:
         if pair not in self._apart or self.plan.partition == "majority":
             return False
-        one, other = (self.hosts[n] for n in pair)
-        views = [h.daemon.state.view.id for h in (one, other) if h.daemon and h.daemon.state.view]
-        if len(views) == 2 and views[0] == views[1]:
+        if self._view_of(pair[0]) is not None and self._view_of(pair[0]) == self._view_of(pair[1]):
             return False
         return self.plan.takeover == "fast" or pair in self._cut_apart
 
