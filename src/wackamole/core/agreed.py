@@ -9,7 +9,7 @@ from dataclasses import replace
 from .effects import Announce, Effect, RenewLease
 from .electorate import quorate
 from .messages import Beat
-from .model import NodeId, Phase, Report, Row, Settings, Table, VipKey
+from .model import NodeId, Phase, Report, Row, Settings, Table
 from .placement import Placement
 from .standing import Kind, Register, in_force
 from .state import State
@@ -44,10 +44,9 @@ def facts(
     orders: Register = (),
 ) -> Placement:
     """What placement knows. An operator's pin comes before all that the config wishes, and is one more wish all the same."""
-    prefer, avoid, hold = dict(settings.prefer), dict(settings.avoid), frozenset[VipKey]()
+    prefer, avoid = dict(settings.prefer), dict(settings.avoid)
     if orders and keep_orders(reports):
-        pins, held = in_force(orders, Kind.PIN), in_force(orders, Kind.HOLD)
-        hold = frozenset(row.key for row in rows if row.vip.name in held)
+        pins = in_force(orders, Kind.PIN)
         for key, pin in [(row.key, pins[row.vip.name]) for row in rows if row.vip.name in pins]:
             prefer[key] = (pin.node, *(name for name in prefer.get(key, ()) if name != pin.node))
             if key in avoid:
@@ -61,7 +60,6 @@ def facts(
         settings.shares,
         avoid=avoid,
         apart=dict(settings.apart),
-        hold=hold,
     )
 
 
