@@ -18,7 +18,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -248,6 +248,29 @@ class Bench:
         )
         return [float(tap.busiest_second(lab.macs()[to]))] if told["sent"] else []
 
+    def drained(self) -> None:
+        """A node with a hundred VIPs is drained, and taken back. Each round probes another ten of them: the prober runs
+        before the daemons, and to ask all would take a core of theirs."""
+        dark = self.figure("drain of 100 VIPs: outage of the worst VIP", "ms", 20)
+        took = self.figure("drain of 100 VIPs: from the order to the last VIP's new holder", "ms", None)
+        with self.cluster(100, settings="moves_per_round = 0\n") as lab:  # under [balance]
+            names: list[object] = [name for name, _ in lab.layout.vips]
+            for number in range(self.rounds):
+                node = lab.layout.nodes[number % len(lab.layout.nodes)]
+                lab.ask(node, "move", {"vips": names, "node": node})
+                lab.ask(node, "unhold", {"vips": names})
+                lab.until_settled()
+                sample = [address for _, address in lab.layout.vips[number % 10 :: 10]]
+                with watching(lab, vips=sample) as seen:
+                    began = time.monotonic()
+                    done = lab.ask(node, "drain", {"node": node, "wait": True})
+                    took.values.append((time.monotonic() - began) * 1000)
+                assert done["vips_moved"] == 100, done
+                dark.values.append(seen[0].worst(0) * 1000)
+                self._owners(seen[0])
+                lab.ask(node, "resume", {"node": node})
+                note(f"drain, round {number + 1}: {dark.values[-1]:.1f} ms dark, {took.values[-1]:.0f} ms in all")
+
     # -- what the fence keeps
 
     def fence(self) -> None:
@@ -454,12 +477,13 @@ class Wiretap:
 
 
 @contextmanager
-def watching(lab: Lab, *, interval_ms: float = PROBE_MS) -> Iterator[list[Seen]]:
-    """Probe all VIPs while something happens; the list has what was seen afterwards."""
+def watching(lab: Lab, *, interval_ms: float = PROBE_MS, vips: Sequence[str] | None = None) -> Iterator[list[Seen]]:
+    """Probe all VIPs (or these addresses) while something happens; the list has what was seen afterwards."""
+    probed = len(lab.layout.vips) if vips is None else len(vips)
     found: list[Seen] = []
-    with Probe(lab, interval_ms=interval_ms) as probe:
+    with Probe(lab, interval_ms=interval_ms, vips=vips) as probe:
         lab.until(
-            lambda: len(probe.silent) == len(lab.layout.vips) and not any(probe.silent.values()),
+            lambda: len(probe.silent) == probed and not any(probe.silent.values()),
             within_s=WITHIN_SECONDS,
             story="the client reaches every VIP",
         )
@@ -548,17 +572,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench", description="Measures what docs/benchmarks.md shows.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--detection", default="300ms")
-    parser.add_argument(
-        "--only",
-        choices=("client", "large", "fence", "notify", "placement", "costs", "checks", "reload"),
-        action="append",
-    )
+    only = ("client", "large", "drain", "fence", "notify", "placement", "costs", "checks", "reload")
+    parser.add_argument("--only", choices=only, action="append")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     bench = Bench(given.detection, given.rounds)
     parts = {
         "client": bench.client_sees,
         "large": bench.large,
+        "drain": bench.drained,
         "fence": bench.fence,
         "notify": bench.told,
         "placement": bench.placement,

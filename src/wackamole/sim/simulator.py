@@ -36,7 +36,9 @@ from ..core.agreed import agreement, digest_of, facts_of
 from ..core.balancing import balance
 from ..core.invariants import every_address_is_held_once
 from ..core.machine import next_deadline_ms, step
+from ..core.messages import Drain, Ordered, Unstick
 from ..core.model import NodeId, NotEligible, Phase, Report, Row, Settings, ViewId, Vip, VipKey
+from ..core.standing import Kind, Order, Register, ended, join
 from ..core.state import State, initial
 from ..engine.contract import DISPATCH_BUDGET, Delivered, Joined, Lost, NewView
 from ..engine.memory import Network
@@ -82,7 +84,7 @@ class Daemon:
 
     state: State
     telling: Telling
-    started_ms: int
+    joined_ms: int
     connected: bool = False
     leaving: bool = False
     hung_ms: int | None = None
@@ -115,6 +117,8 @@ class Host:
     """What its health checks say, and of which VIPs: as in a plan."""
     unfenced: bool = False
     slow_ms: int = 0
+    orders: Register = ()
+    """On its disk."""
     changes: dict[str, str] = field(default_factory=dict)
     log: EventLog = field(default_factory=EventLog)
 
@@ -177,6 +181,8 @@ class Simulation:
         self._cut_apart: set[Pair] = set()
         self._brought: set[tuple[str, NodeId, NodeId]] = set()
         self._places: dict[tuple[object, ...], tuple[str, str]] = {}
+        self._given: set[Order] = set()
+        self._known: Register = ()
         self._nodes = sorted(self.hosts)
         self._runs = 0
 
@@ -254,7 +260,8 @@ class Simulation:
         settings = self.settings(host)
         host.kernel = frozenset()
         self._runs += 1
-        host.daemon = daemon = Daemon(initial(settings), Telling(name, f"{self._runs:016x}", host.log), self.now_ms)
+        telling = Telling(name, f"{self._runs:016x}", host.log)
+        host.daemon = daemon = Daemon(initial(settings, orders=host.orders), telling, self.now_ms)
         if self.plan.fence == "nftables":
             host.open_until_ms = 0
         self._tell_eligibility(host)
@@ -510,19 +517,35 @@ class Simulation:
             for r in (host.daemon.state.table.rows if host.daemon is not None else ())
             if r.vip.name in vips and r.holder is not None
         )
-        return bool(keys) and self._command(host, ev.MoveRequested(keys, self._by_name[to].node))
+        return (
+            bool(keys)
+            and self._wish(asked, *(Order(Kind.PIN, vip, in_force=True, node=to) for vip in vips))
+            and self._command(host, ev.MoveRequested(keys, self._by_name[to].node))
+        )
 
     def do_drain(self, asked: str, node: str) -> bool:
         """An operator drains a node."""
-        return self._command(self._by_name[asked], ev.DrainRequested(self._by_name[node].node, True))
+        return self._wish(asked, Order(Kind.DRAIN, node, in_force=True))
 
     def do_resume(self, asked: str, node: str) -> bool:
         """An operator takes a node back."""
-        return self._command(self._by_name[asked], ev.DrainRequested(self._by_name[node].node, False))
+        return self._wish(asked, Order(Kind.DRAIN, node, in_force=False))
 
-    def do_balance(self, name: str) -> bool:
+    def do_balance(self, name: str, how: str = "") -> bool:
         """An operator asks for balance."""
-        return self._command(self._by_name[name], ev.BalanceRequested())
+        return self._command(self._by_name[name], ev.BalanceRequested(at_once=how == "now"))
+
+    def do_hold(self, asked: str, *vips: str) -> bool:
+        """An operator has balance leave VIPs alone."""
+        return self._wish(asked, *(Order(Kind.HOLD, vip, in_force=True, reason=asked) for vip in vips))
+
+    def do_unhold(self, asked: str, *vips: str) -> bool:
+        """An operator no longer wants that, nor a pin."""
+        wishes = [Order(kind, vip, in_force=False) for kind in (Kind.HOLD, Kind.PIN) for vip in vips]
+        return self._wish(asked, *wishes)
+
+    def _wish(self, asked: str, *wishes: Order) -> bool:
+        return self._command(self._by_name[asked], ev.OrderRequested(wishes))
 
     def do_leave(self, name: str) -> bool:
         """SIGTERM."""
@@ -693,6 +716,7 @@ class Simulation:
                 return
             match self.network.deliver(host.node):
                 case Joined(me, incarnation):
+                    daemon.joined_ms = self.now_ms
                     self.tell(host, ev.EngineJoined(me, incarnation))
                 case NewView(view):
                     self.counts["views"] += 1
@@ -721,6 +745,8 @@ class Simulation:
             daemon.telling.disturbed(clock_ms)
         for effect in effects:
             self._perform(host, daemon, effect)
+        if daemon.state.table.orders is not before.table.orders:
+            self._orders_only_grow(host, before, daemon.state, event)
         if daemon.state.table is not before.table or daemon.state.applied != before.applied:
             self._settled_members_agree(host, daemon.state)
         if host.daemon is daemon:
@@ -740,6 +766,8 @@ class Simulation:
                 self.say(f"{host.name} wants {' '.join(v.name for v in effect.vips) or 'nothing'}")
                 if daemon.working is None:
                     self._work(host, daemon)
+            case do.KeepOrders(orders):
+                self.after_for(host, daemon, self.dice.randint(0, 20), partial(self._keep, host, orders))
             case do.Announce():
                 self.counts["announced again"] += 1
             case do.TakeNote(_, by, body):
@@ -754,6 +782,9 @@ class Simulation:
                     daemon.telling.happened(what, dict(fields), clock_ms, clock_ms)
                 told = " ".join(f"{k}={v}" for k, v in fields)
                 self.say(f"{host.name} {what} {vip.split('#')[0] if vip else ''} {told}")
+
+    def _keep(self, host: Host, orders: Register) -> None:
+        host.orders = join(host.orders, orders)
 
     def _leave(self, host: Host, daemon: Daemon, *, come_back: bool) -> None:
         if daemon.connected:
@@ -969,7 +1000,7 @@ class Simulation:
             still, view = self.hosts[one].daemon, self._view_of(other)
             if still is not None and still.hung_ms is not None and view is not None:
                 others = [h.daemon for h in self.hosts.values() if h.node != one and self._view_of(h.node) == view]
-                if all(d is not None and d.started_ms >= still.hung_ms for d in others):
+                if all(d is not None and d.joined_ms >= still.hung_ms for d in others):
                     return True
         return False
 
@@ -995,6 +1026,22 @@ class Simulation:
         if other[0] != mine[0]:
             raise Violation(f"tables of {host.name} and {other[1]} differ at {place}; {self.replay_hint()}")
 
+    def _orders_only_grow(self, host: Host, before: State, after: State, event: ev.Event) -> None:
+        """No order is lost, none that is older is taken up again, and none is there that nobody has given."""
+        was, now = before.table.orders, after.table.orders
+        if join(was, now) != now:
+            raise Violation(f"{host.name} has lost an order: {was} became {now}; {self.replay_hint()}")
+        new = set(now) - set(was)
+        if isinstance(event, ev.MessageDelivered) and isinstance(event.message, Ordered | Unstick | Drain):
+            self._given |= new
+            self.counts["orders given"] += len(new)
+        elif not new <= self._given:
+            raise Violation(
+                f"{host.name} knows orders that nobody has given: {new - self._given}; {self.replay_hint()}"
+            )
+        else:
+            self.counts["orders learnt in a merge"] += len(new)
+
     # -- the end ----------------------------------------------------------------------------------------------------------
 
     def repair(self) -> None:
@@ -1019,6 +1066,10 @@ class Simulation:
                 self.do_kill(host.name)
             self.do_start(host.name)
         self.do_heal()
+        for host in self.hosts.values():
+            self._known = join(self._known, host.orders)
+            if host.daemon is not None:
+                self._known = join(self._known, host.daemon.state.table.orders)
 
     def be_right_in_the_end(self) -> None:
         """Every VIP is held once, by shares that are fair, and stays where it is then."""
@@ -1043,9 +1094,9 @@ class Simulation:
         daemon = host.daemon
         if daemon is None:
             self.do_start(host.name)
-        elif daemon.state.draining:
-            self.do_resume(host.name, host.name)
-        elif any(r.sticky for r in daemon.state.table.rows) or any(count > 2 for _, count, _ in daemon.state.joins):
+        elif orders := [o for o in daemon.state.table.orders if o.in_force]:
+            self._command(host, ev.OrderRequested(tuple(ended(o, "") for o in orders)))
+        elif any(count > 2 for _, count, _ in daemon.state.joins):
             self.do_balance(host.name)
 
     def _not_right(self) -> str | None:
@@ -1059,6 +1110,9 @@ class Simulation:
         except AssertionError as wrong:
             return str(wrong).partition(";")[0]
         table = states[self._nodes[0]].table
+        for node, state in states.items():
+            if join(state.table.orders, self._known) != state.table.orders or state.table.orders != table.orders:
+                return f"{self.hosts[node].name} does not know the orders that the others know"
         barred = any(why is not NotEligible.NOT_LISTED for r in table.reports for _, why in r.ineligible)
         if barred or any(r.chosen or r.draining for r in table.reports) or any(r.sticky for r in table.rows):
             return "somebody is not eligible, drained, or holds by an operator's word"
