@@ -425,14 +425,37 @@ def web(
     socket: SocketOption = SOCKET,
 ) -> None:
     """Serve a page that shows the cluster live; read only. A process of its own, which needs no rights."""
-    from .web.server import Listen, WebRefused, serve
+    from .serving import CannotServe, Listen
+    from .web.server import serve
 
     def ready(url: str) -> None:
         print(f"{url}  (Ctrl-C ends it; nothing of the cluster depends on it)", flush=True)
 
     try:
         serve(socket, Listen.of(listen), names=tuple(name or ()), user=user, ready=ready)
-    except WebRefused as no:
+    except CannotServe as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command()
+def metrics(
+    listen: Annotated[str, typer.Option(help="The address and port to listen on.")] = "127.0.0.1:8421",
+    user: Annotated[str | None, typer.Option(help="Root becomes this user; others need none.")] = None,
+    socket: SocketOption = SOCKET,
+) -> None:
+    """Serve /metrics for Prometheus, /healthz and /readyz. A process of its own, which needs no rights."""
+    from .metrics.server import serve
+    from .serving import CannotServe, Listen
+
+    def ready(url: str) -> None:
+        print(f"{url}metrics  (Ctrl-C ends it; nothing of the cluster depends on it)", flush=True)
+
+    try:
+        serve(socket, Listen.of(listen), user=user, ready=ready)
+    except CannotServe as no:
         print(f"wackamole: {no}", file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:

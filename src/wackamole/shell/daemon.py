@@ -40,6 +40,7 @@ from ..core import effects as do
 from ..core import events as ev
 from ..core.agreed import keep_orders
 from ..core.machine import next_deadline_ms, step
+from ..core.messages import Beat
 from ..core.model import (
     Cause,
     Electorate,
@@ -65,6 +66,7 @@ from . import disk, scheduling
 from .alarm import Alarm
 from .clock import boottime_ms
 from .control import ControlServer, Refused
+from .counts import Counts
 from .disk import DiskRefused
 from .events import Events
 from .expiry import Expiry
@@ -142,7 +144,8 @@ class Daemon:
         self.failure: str | None = None
         self._queue: deque[ev.Event] = deque()
         self._busy = False
-        self._alarm = Alarm(lambda: self.tell(ev.TimePassed()))
+        self.counts = Counts(node.name)
+        self._alarm = Alarm(lambda: self.tell(ev.TimePassed()), self.counts.woken)
         self._ineligible: dict[VipKey, NotEligible] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._bad_messages = 0
@@ -170,6 +173,7 @@ class Daemon:
         )
         self.hooks = Hooks(config.hooks, node.name, self.common, journal.put)
         journal.listen(self._tell_hooks)
+        journal.listen(self.counts.recorded)
         self._releases = Releases(
             heirloom, self.kernel.hold_exactly, self._before_release, lambda: keep_orders(self.state.table.reports)
         )
@@ -258,6 +262,7 @@ class Daemon:
                     self.events.on_view(self.state.view, self.state.me, now)
                 for effect in sorted(effects, key=_told_only):  # others wait for what is done, nobody for what is told
                     self._perform(effect)
+                self.counts.stepped(before, self.state, self._began)
                 if self.state.table is not before.table:
                     self._table_changed(before.table)
         finally:
@@ -317,6 +322,8 @@ class Daemon:
                 self.journal.record("message_too_large", reason=str(wrong))
             return
         self.engine.multicast(payload)
+        if isinstance(message, Beat):
+            self.counts.sent_beat()
 
     @property
     def _electorates(self) -> Path:
@@ -536,6 +543,7 @@ class Daemon:
                 self.tell(ev.EngineJoined(event.me, event.incarnation))
             case NewView():
                 self._newcomer.entered(event.view, self.state.me)
+                self.counts.viewed(event.view)
                 self.events.on_engine_view(event.view)
                 self.tell(ev.ViewInstalled(event.view))
                 members = set(event.view.members)
@@ -551,6 +559,8 @@ class Daemon:
                     if event.sender != self.state.me:
                         self._advised(message)
                     return
+                if isinstance(message, Beat):
+                    self.counts.heard_beat(event.sender, self.state.settings.beat_ms)
                 self.tell(ev.MessageDelivered(event.sender, view, message))
             case Lost():
                 self.tell(ev.EngineLost(event.reason))
@@ -559,6 +569,7 @@ class Daemon:
 
     async def _rejoin(self, reason: str) -> None:
         """Come back as a newcomer; who is evicted again and again takes longer each time (hazard 17)."""
+        self.counts.rejoined()
         now = time.monotonic()
         self._evictions = [at for at in self._evictions if now - at < EVICTIONS_SECONDS]
         pause = 0.0
@@ -712,6 +723,7 @@ class Daemon:
         found["notify"] = self.kernel.listed.describe()
         found["hooks"] = self.hooks.describe()
         found["checks"] = self.health.describe()
+        found["counts"] = self.counts.describe({NodeId(n.id): n.name for n in self.config.nodes})
         left = self._kept.succession
         found["process"] = {
             "pid": os.getpid(),
