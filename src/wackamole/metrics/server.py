@@ -1,4 +1,4 @@
-"""The server: GET only, three paths (docs/decisions/00XX-metrics.md).
+"""The server: GET only, three paths (docs/decisions/0024-metrics.md).
 
 Whatever clients do, the daemon is asked by one thread at a time and at most every FRESH_SECONDS: it has 32 places at its
 control socket, and those are for operators.
