@@ -20,7 +20,7 @@ def main() -> None:
     enter_network(namespace)
     shared = SHM / namespace
     shared.mkdir(mode=0o700, exist_ok=True)
-    own_mounts({"/run": run, str(SHM): str(shared), **own})
+    own_mounts({**own, str(SHM): str(shared), "/run": run})  # /run last: the sources are below it
     os.environ["STATE_DIRECTORY"] = "/run/state"
     try:
         os.execvp(command[0], command)  # noqa: S606

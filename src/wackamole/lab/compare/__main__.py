@@ -13,17 +13,28 @@ from pathlib import Path
 
 from ..bench import machine, note
 from ..lab import Lab, LabRefused
+from .ctdb import Ctdb
 from .keepalived import Keepalived
+from .original import Original
 from .ours import Ours
+from .pacemaker import Pacemaker
 from .report import COLUMNS, COSTS, MEDIAN_VIP, NEEDLESS, TWO_OWNERS, counted, ratios, table
 from .scenario import SCENARIOS, NotOffered, Stage, Timing, Void, play
 from .store import Record, Store, missing, order
 from .system import System
+from .ucarp import Ucarp
 
 SYSTEMS: tuple[System, ...] = (
     Ours("corosync"),
     Keepalived(tuned=True),
     Keepalived(tuned=False),
+    Ucarp(),
+    Ours("spread"),
+    Pacemaker(300),
+    Pacemaker(),
+    Ctdb(tuned=True),
+    Ctdb(tuned=False),
+    Original(),
 )
 RUNS, RUNS_SLOW = 5, 2
 VOID_MAX = 2

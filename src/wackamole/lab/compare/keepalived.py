@@ -27,7 +27,7 @@ class Keepalived(Peer):
             self.about = About(
                 "keepalived-100ms",
                 "keepalived, 100 ms",
-                "VRRP 3, advert_int 0.1, vrrp_rt_priority 50, vrrp_no_swap; an instance for each VIP",
+                "VRRP 3, advert_int 0.1, vrrp_rt_priority, vrrp_no_swap, vrrp_higher_prio_send_advert; an instance for each VIP",
             )
         else:
             self.about = About("keepalived", "keepalived, default", "defaults (advert_int 1); an instance for each VIP")
@@ -49,6 +49,9 @@ class Keepalived(Peer):
             # by default the kernel kills a real-time process of its that computes for 10 ms at a stretch: too little for
             # reading ten instances on a busy host
             lines.append("    vrrp_rlimit_rttime 1000000")
+            # after a split the one that stays master must hear that there was another, to announce itself again: without
+            # this, clients that believed the other are dark for some 20 s
+            lines.append("    vrrp_higher_prio_send_advert true")
         lines.append("}")
         for index, (name, address) in enumerate(lab.layout.vips):
             priority = PRIORITY - STEP * preference(index, lab.layout.nodes).index(node)

@@ -220,6 +220,7 @@ class Stage:
         if not pids:
             raise Void(f"the daemon of {node} does not run")
         when = time.monotonic()
+        send(signal.SIGSTOP, pids)  # all at one instant: a child that sees its parent die would leave in an orderly way
         send(signal.SIGKILL, pids)
         return when
 
@@ -289,6 +290,14 @@ class Watch:
     def __init__(self, probe: Probe, vips: int) -> None:
         self._probe, self._vips = probe, vips
 
+    def until_asking(self) -> None:
+        """Wait until the client asks. Raises Void."""
+        due = time.monotonic() + 15.0
+        while len(self._probe.silent) < self._vips:
+            if time.monotonic() > due:
+                raise Void("the client did not begin")
+            time.sleep(0.02)
+
     def answered(self) -> bool:
         """Whether every VIP answers now."""
         return len(self._probe.silent) == self._vips and not any(self._probe.silent.values())
@@ -331,6 +340,7 @@ def cold(stage: Stage) -> Result:
     """All nodes are started at once, with nothing running before."""
     with Probe(stage.lab, interval_ms=PROBE_MS, vips=stage.vips) as probe:
         watch = Watch(probe, len(stage.vips))
+        watch.until_asking()
         began = time.monotonic()
         for node in stage.nodes:
             stage.start(node)
