@@ -18,7 +18,7 @@ from .keepalived import Keepalived
 from .original import Original
 from .ours import Ours
 from .pacemaker import Pacemaker
-from .report import COLUMNS, COSTS, MEDIAN_VIP, NEEDLESS, TWO_OWNERS, counted, ratios, table
+from .report import Titled, charts, document
 from .scenario import SCENARIOS, NotOffered, Stage, Timing, Void, play
 from .store import Record, Store, missing, order
 from .system import System
@@ -71,25 +71,6 @@ def measure(system: System, run: int, scenarios: list[str], store: Store, timing
     note(f"{about.name}, run {run + 1}: {time.monotonic() - began:.0f} s")
 
 
-def report(store: Store) -> str:
-    """All tables, as Markdown."""
-    records = store.records()
-    there = {r.system for r in records}
-    titles = {s.about.name: s.about.title for s in SYSTEMS if s.about.name in there}
-    ours = next((s.about.name for s in SYSTEMS if s.about.ours and s.about.name in there), None)
-    parts = [
-        ("Outage of the worst VIP", table(records, titles, COLUMNS)),
-        ("Outage of the median VIP among those concerned", table(records, titles, MEDIAN_VIP)),
-        ("Two hosts answering for one VIP, worst VIP", table(records, titles, TWO_OWNERS)),
-        ("Moved or interrupted without need; fairness, in VIPs", table(records, titles, NEEDLESS)),
-        ("At rest, one host", table(records, titles, COSTS)),
-        ("Runs", counted(records, titles)),
-    ]
-    if ours is not None:
-        parts.insert(1, (f"{titles[ours]} divided by each peer, run by run", ratios(records, titles, ours)))
-    return "\n\n".join(f"### {head}\n\n{body}" for head, body in parts) + "\n"
-
-
 def main() -> None:
     """`script/bench --against`."""
     parser = argparse.ArgumentParser(
@@ -103,6 +84,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one run of each, shorter; within 20 minutes")
     parser.add_argument("--raw", type=Path, default=Path("docs/benchmarks/raw"), help="the records' folder")
     parser.add_argument("--report", action="store_true", help="measure nothing; print what the records say")
+    parser.add_argument("--publish", type=Path, metavar="FOLDER", help="write results.md and the charts there")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     store = Store(given.raw)
@@ -115,7 +97,15 @@ def main() -> None:
         except LabRefused as no:
             print(f"script/bench: {no}", file=sys.stderr)
             sys.exit(1)
-    print(report(store))
+    records = store.records()
+    titled = [Titled(s.about.name, s.about.title, s.about.ours) for s in SYSTEMS]
+    text = document(records, titled)
+    print(text)
+    if given.publish is not None:
+        given.publish.mkdir(parents=True, exist_ok=True)
+        (given.publish / "results.md").write_text(text)
+        for name, picture in charts(records, titled).items():
+            (given.publish / f"{name}.svg").write_text(picture)
 
 
 def _measure_all(given: argparse.Namespace, store: Store) -> None:

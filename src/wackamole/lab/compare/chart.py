@@ -44,8 +44,10 @@ def bars(title: str, note: str, unit: str, rows: Sequence[Bar]) -> str:
 
     told = "; ".join(f"{b.title} {number(b.median)} {unit}" for b in found)
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-        ' role="img" aria-labelledby="title desc">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
+            ' role="img" aria-labelledby="title desc">'
+        ),
         f'<title id="title">{escape(title)}</title>',
         f'<desc id="desc">{escape(f"{note} Medians: {told}.")}</desc>',
         f"<style>{STYLE}</style>",
@@ -57,15 +59,19 @@ def bars(title: str, note: str, unit: str, rows: Sequence[Bar]) -> str:
     for power in range(low, high + 1):
         at = x(10.0**power)
         out.append(f'<line class="grid" x1="{at}" y1="{TOP - 8}" x2="{at}" y2="{bottom}"/>')
-        out.append(f'<text class="tick" x="{at}" y="{bottom + 18}" text-anchor="middle">{number(10.0**power)} {unit}</text>')
+        out.append(
+            f'<text class="tick" x="{at}" y="{bottom + 18}" text-anchor="middle">{number(10.0**power)} {unit}</text>'
+        )
     for index, bar in enumerate(found):
         y = TOP + index * ROW
         middle = y + BAR / 2
         mine = ' class="mine"' if bar.ours else ""
         out += [
             f'<text{mine} x="{LEFT - 10}" y="{middle + 5}" text-anchor="end">{escape(bar.title)}</text>',
-            f'<rect class="{"ours" if bar.ours else "peer"}" x="{LEFT}" y="{y}" width="{max(2.0, x(bar.median) - LEFT):.1f}"'
-            f' height="{BAR}" rx="2"/>',
+            (
+                f'<rect class="{"ours" if bar.ours else "peer"}" x="{LEFT}" y="{y}" width="{max(2.0, x(bar.median) - LEFT):.1f}"'
+                f' height="{BAR}" rx="2"/>'
+            ),
             *(f'<circle class="run" cx="{x(v)}" cy="{middle}" r="2.5"/>' for v in bar.values),
             f'<text{mine} x="{max(x(v) for v in bar.values) + 9}" y="{middle + 5}">{number(bar.median)} {unit}</text>',
         ]

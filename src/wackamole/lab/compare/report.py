@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .chart import Bar, bars
 from .store import Record
 
 
@@ -67,6 +68,42 @@ NEEDLESS = (
     Column("… after a come-back", "come-back", "fairness_vips", ""),
 )
 Table = Sequence[Column]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A picture of one figure."""
+
+    name: str  # of its file
+    title: str
+    note: str
+    column: Column
+
+
+CLIENT = "Client, each 5 ms, through its own neighbour cache; 3 hosts, 10 addresses."
+CHARTS = (
+    Chart("crash", "A host crashes: how long its worst address is dark", f"{CLIENT} Shorter is better.", COLUMNS[0]),
+    Chart("leave", "A host leaves in an orderly way: how long its worst address is dark", f"{CLIENT}", COLUMNS[4]),
+    Chart(
+        "frozen",
+        "The daemon freezes for 10 s: how long two hosts answer for one address",
+        "Two hosts answering one ARP question, each 5 ms. Nothing is best.",
+        TWO_OWNERS[2],
+    ),
+    Chart("split", "After a split has healed: how long the worst address is dark", CLIENT, COLUMNS[6]),
+    Chart(
+        "faults", "A minute of random faults: address-seconds dark", f"{CLIENT} The same faults for all.", COLUMNS[9]
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Titled:
+    """A system as the tables show it."""
+
+    name: str
+    title: str
+    ours: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +193,43 @@ def counted(records: Sequence[Record], titles: Mapping[str, str]) -> str:
                 f" {loads.median:.1f} <sub>{loads.least:.1f}–{loads.most:.1f}</sub> |"
             )
     return "\n".join(lines)
+
+
+def document(records: Sequence[Record], systems: Sequence[Titled]) -> str:
+    """All tables, as Markdown."""
+    there = {r.system for r in records}
+    titles = {s.name: s.title for s in systems if s.name in there}
+    ours = next((s.name for s in systems if s.ours and s.name in there), None)
+    parts = [
+        ("Outage of the worst VIP", table(records, titles, COLUMNS)),
+        ("Outage of the median VIP among those concerned", table(records, titles, MEDIAN_VIP)),
+        ("Two hosts answering for one VIP, worst VIP", table(records, titles, TWO_OWNERS)),
+        ("Moved or interrupted without need; fairness, in VIPs", table(records, titles, NEEDLESS)),
+        ("At rest, one host", table(records, titles, COSTS)),
+        ("Runs", counted(records, titles)),
+        ("Versions", "\n".join(f"- {titles[n]}: {latest(records, n).version}" for n in titles)),
+    ]
+    if ours is not None and len(titles) > 1:
+        parts.insert(1, (f"{titles[ours]} divided by each peer, run by run", ratios(records, titles, ours)))
+    machines = sorted({r.machine for r in records})
+    head = "# Results\n\nWritten by `script/bench --against`; how it is measured: [README.md](README.md).\n\n"
+    return head + "\n".join(machines) + "\n\n" + "\n\n".join(f"## {h}\n\n{body}" for h, body in parts) + "\n"
+
+
+def latest(records: Sequence[Record], system: str) -> Record:
+    """The newest record of a system that has any."""
+    return max((r for r in records if r.system == system), key=lambda r: r.began)
+
+
+def charts(records: Sequence[Record], systems: Sequence[Titled]) -> dict[str, str]:
+    """The pictures, by the name of their file: those for which there are values."""
+    found = {}
+    for chart in CHARTS:
+        rows = []
+        for system in systems:
+            got = tuple(values(records, system.name, chart.column).values())
+            if got:
+                rows.append(Bar(system.title, system.ours, got, statistics.median(got)))
+        if rows:
+            found[chart.name] = bars(chart.title, chart.note, chart.column.unit, rows)
+    return found

@@ -37,10 +37,13 @@ class Store:
         self.folder = folder
 
     def add(self, record: Record) -> None:
-        """Append one; it is on disk when this returns."""
+        """Append one; it is in the file when this returns. What a kill left of a line goes."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{record.system}.jsonl").open("a") as file:
-            file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+        file = self.folder / f"{record.system}.jsonl"
+        with file.open("a+b") as out:
+            out.seek(0)
+            out.truncate(out.read().rfind(b"\n") + 1)
+            out.write(json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n")
 
     def records(self) -> list[Record]:
         """All of them. A last line that a kill cut short is none."""
@@ -48,12 +51,11 @@ class Store:
 
     @staticmethod
     def _read(file: Path) -> Iterator[Record]:
-        text = file.read_text()
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                yield Record(**json.loads(line))
-            except (ValueError, TypeError):
-                if number < text.count("\n") + (not text.endswith("\n")):
+        for number, line in enumerate(file.read_text().splitlines(keepends=True), 1):
+            if line.endswith("\n"):
+                try:
+                    yield Record(**json.loads(line))
+                except (ValueError, TypeError):
                     raise ValueError(f"{file}, line {number}: this is no record of a run") from None
 
 
