@@ -19,7 +19,8 @@ def main() -> None:
     own, command = dict(each.split("=", 1) for each in rest[:end]), rest[end + 1 :]
     enter_network(namespace)
     shared = SHM / namespace
-    shared.mkdir(mode=0o700, exist_ok=True)
+    shared.mkdir(exist_ok=True)
+    shared.chmod(0o1777)  # as the one that it stands for: not everything on a node is root
     own_mounts({**own, str(SHM): str(shared), "/run": run})  # /run last: the sources are below it
     os.environ["STATE_DIRECTORY"] = "/run/state"
     try:

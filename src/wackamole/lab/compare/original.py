@@ -15,6 +15,12 @@ from .system import About, Peer, first_line, layout
 
 VARIABLE = "WACKAMOLE_ORIGINAL"
 DETECTION = "300ms"
+START = """\
+#!/bin/bash
+# it ends when Spread does not listen yet
+until (exec 3<>/dev/tcp/127.0.0.1/4803) 2>/dev/null; do sleep 0.05; done
+exec "$1" -d -c /run/wackamole.conf
+"""
 
 
 class Original(Peer):
@@ -34,7 +40,8 @@ class Original(Peer):
 
     def version(self) -> str:
         """`wackamole -v`."""
-        return first_line("sh", "-c", f'"${VARIABLE}" -v 2>&1 | grep -i version || true') + "; Spread"
+        said = first_line("sh", "-c", f'"${VARIABLE}" -v 2>&1 | grep -o "Version [0-9.]*" || true')
+        return f"Wackamole {said}; Spread"
 
     def layout(self, name: str) -> Layout:
         """On Spread."""
@@ -56,4 +63,5 @@ class Original(Peer):
         lab.boot(node)
         lab.start_spread(node)
         self.file(lab, node, "run/wackamole.conf", self.config(lab))
-        lab.begin(node, os.environ[VARIABLE], "-d", "-c", "/run/wackamole.conf", log="wackamole.log")
+        self.file(lab, node, "run/start", START, 0o700)
+        lab.begin(node, "/run/start", os.environ[VARIABLE], log="wackamole.log")
