@@ -55,7 +55,7 @@ class Segment:
     def doctor(self, *arguments: str, before: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
         """Run the whole program on HOST, with `folder`/run as its /run, by a program such as setpriv(1)."""
         (self.folder / "run").mkdir(exist_ok=True)
-        enter = [sys.executable, "-m", "wackamole.lab.enter", HOST, str(self.folder / "run"), "--", *before]
+        enter = [sys.executable, "-m", "wackamole.lab.enter", HOST, str(self.folder / "run"), *before]
         command = [*enter, sys.executable, "-m", "wackamole", "doctor", "--json", "-c", str(self.config), "--node", "a"]
         done = subprocess.run(
             [*command, *arguments], capture_output=True, text=True, check=False, env=Lab.environment(), timeout=120

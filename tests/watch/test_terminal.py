@@ -17,7 +17,7 @@ from .terminal import SOURCE, Terminal
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     for folder in (tmp_path, *tmp_path.parents):
-        if folder.owner() == "root" and folder.name.startswith("pytest-"):
+        if folder.owner() == "root" and folder.name.startswith(("pytest-", "popen-")):
             folder.chmod(0o755)  # another user is to reach the socket
     tmp_path.chmod(0o755)
     return tmp_path / "control.sock"
