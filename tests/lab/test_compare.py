@@ -30,7 +30,7 @@ CRASH = COLUMNS[0]
 def record(
     system: str, scenario: str = "crash", run: int = 0, *, void: str = "", refused: str = "", **figures: float
 ) -> Record:
-    return Record(system, scenario, run, f"2026-01-0{run + 1}T00:00:00", 1.0, "v", "m", void, refused, figures)
+    return Record(system, scenario, run, f"2026-01-0{run + 1}T00:00:00", 1.0, "v", "m", void, refused, figures=figures)
 
 
 # -- records --------------------------------------------------------------------------------------------------------------

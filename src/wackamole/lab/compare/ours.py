@@ -12,19 +12,20 @@ SETTINGS = '[balance]\ninterval = "1s"\nsettle = "2s"\n'
 """Sooner than the defaults, 4 s and 10 s: only how soon shares are even again after a come-back depends on it."""
 
 
+DETECTION, FAST_DETECTION = "300ms", "200ms"
+
+
 class Ours(Peer):
     """Wackamole on one of its engines."""
 
-    def __init__(self, engine: str, detection: str = "300ms") -> None:
+    def __init__(self, engine: str, detection: str = DETECTION) -> None:
         self._engine, self._detection = engine, detection
         name = {"corosync": "Corosync", "spread": "Spread"}[engine]
-        default = engine == "corosync" and detection == "300ms"
-        self.about = About(
-            f"wackamole-{engine}",
-            f"Wackamole on {name}",
-            "defaults; balances after 2 s instead of 10 s" if default else f"detection {detection}; balances after 2 s",
-            ours=True,
-        )
+        tuned = "balances after 2 s instead of 10 s"
+        if detection == FAST_DETECTION:
+            self.about = About("wackamole-fast", "Wackamole, fast", f"detection {detection}; {tuned}", ours=True)
+        else:
+            self.about = About(f"wackamole-{engine}", f"Wackamole on {name}", f"defaults; {tuned}", ours=True)
 
     def missing(self) -> str | None:
         """Its engine has to be there."""

@@ -47,7 +47,9 @@ class Pacemaker(Peer):
     def __init__(self, detection_ms: int | None = None) -> None:
         self._detection_ms = detection_ms
         if detection_ms is None:
-            self.about = About("pacemaker", "Pacemaker, default", "IPaddr2 for each VIP; no fencing device", slow=True)
+            self.about = About(
+                "pacemaker", "Pacemaker, default", "IPaddr2 for each VIP; no fencing device", slow=True, notices_s=9.0
+            )
         else:
             self.about = About(
                 "pacemaker-300ms",

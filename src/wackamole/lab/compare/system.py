@@ -35,6 +35,8 @@ class About:
     ours: bool = False
     slow: bool = False
     """Whether its clusters take so long that they are measured fewer times."""
+    notices_s: float = 2.0
+    """After how many seconds of silence a host is certainly dead to it: what is held up is held for longer."""
 
 
 class System(Protocol):
