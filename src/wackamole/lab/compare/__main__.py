@@ -21,7 +21,7 @@ from .pacemaker import Pacemaker
 from .report import Titled, charts, document
 from .scenario import QUICK, SCENARIOS, NotOffered, Stage, Timing, Void, play
 from .store import Record, Store, missing, order
-from .system import System
+from .system import About, System
 from .ucarp import Ucarp
 
 SYSTEMS: tuple[System, ...] = (
@@ -40,8 +40,10 @@ SYSTEMS: tuple[System, ...] = (
 RUNS, RUNS_SLOW = 5, 2
 VOID_MAX = 2
 """How often a scenario that was void is tried again in one call."""
-QUICK_SYSTEMS_NOT = ("pacemaker", "ctdb")
-"""The slowest, with their defaults: left out by --quick."""
+QUICK_SYSTEMS_NOT = ("wackamole-fast", "pacemaker", "ctdb")
+"""Left out by --quick: a variant of ours, and the slowest, with their defaults."""
+QUICK_SLOW_NOT = ("freeze", "cable", "come-back")
+"""What --quick leaves out of slow systems: after these the longest is waited for even shares."""
 QUICK_CHAOS = ("wackamole-corosync", "keepalived-100ms")
 QUICK_SECONDS = 17.5 * 60
 """After that, --quick begins no other cluster."""
@@ -128,11 +130,13 @@ def _measure_all(given: argparse.Namespace, store: Store) -> None:
             del chosen[name]
     runs = {n: 1 if given.quick else given.runs_slow if s.about.slow else given.runs for n, s in chosen.items()}
     if given.quick and given.scenario is None:
-        note(f"--quick: one run, shorter holds, and random faults only for {' and '.join(QUICK_CHAOS)}")
+        slow = [n for n, s in chosen.items() if s.about.slow]
+        note(f"--quick: one run, shorter holds; random faults only for {' and '.join(QUICK_CHAOS)}")
+        note(f"--quick: no {', '.join(QUICK_SLOW_NOT)} of {', '.join(slow) or 'slow systems'}")
     clusters = 0
     for run, name in order(runs):
         for _ in range(1 + VOID_MAX):
-            todo = missing(store.records(), name, scenarios(given, name), run)
+            todo = missing(store.records(), name, scenarios(given, chosen[name].about), run)
             if not todo:
                 break
             late = given.quick and time.monotonic() - began > QUICK_SECONDS
@@ -143,11 +147,13 @@ def _measure_all(given: argparse.Namespace, store: Store) -> None:
             clusters += 1
 
 
-def scenarios(given: argparse.Namespace, name: str) -> list[str]:
-    """What is measured of a system: what was asked for, or all; --quick has no time for a chaos of everybody."""
+def scenarios(given: argparse.Namespace, about: About) -> list[str]:
+    """What is measured of a system: what was asked for, or all that --quick has time for."""
     if given.scenario is not None:
         return list(given.scenario)
-    return [s for s in SCENARIOS if s != "chaos" or not given.quick or name in QUICK_CHAOS]
+    left_out = set() if about.name in QUICK_CHAOS else {"chaos"}
+    left_out |= set(QUICK_SLOW_NOT) if about.slow else set()
+    return [s for s in SCENARIOS if not given.quick or s not in left_out]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 from ..lab import Lab, LabRefused, NotInTime
 from ..namespaces import ToolFailed, processes_in
 from ..probe import Probe, Seen
-from .system import NotOffered, System, send
+from .system import About, NotOffered, System, send
 
 PROBE_MS, MOVE_PROBE_MS, LEAVE_PROBE_MS = 5.0, 1.0, 2.0
 QUIET_SECONDS = 3.0
@@ -66,6 +66,11 @@ class Result:
 
     figures: dict[str, float]
     detail: dict[str, Any] = field(default_factory=dict)
+
+
+def holds_s(timing: Timing, about: About) -> float:
+    """How long a fault lasts at least before it is undone or its end is called: longer than the system needs to notice."""
+    return max(timing.held, about.notices_s + BEYOND_NOTICE_SECONDS)
 
 
 # -- what was seen, as numbers ----------------------------------------------------------------------------------------------
@@ -267,8 +272,7 @@ class Stage:
             before = self.until_ready()
             watch.until_reached()
             began = do()
-            least = self.timing.observed if undo is None else self.timing.held
-            watch.until_steady(max(least, self.system.about.notices_s + BEYOND_NOTICE_SECONDS), RECOVERED_SECONDS_MAX)
+            watch.until_steady(holds_s(self.timing, self.system.about), RECOVERED_SECONDS_MAX)
             undone = time.monotonic()
             during = self._holders_now()
             if undo is not None:
