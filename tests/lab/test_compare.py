@@ -22,6 +22,7 @@ from wackamole.lab.compare.report import (
     DOUBLE,
     OVERVIEW,
     SECTIONS,
+    Column,
     Titled,
     charts,
     document,
@@ -129,6 +130,17 @@ def test_the_document_tells_each_void_run_and_why() -> None:
     text = document(found, [Titled("x", "Ours", True)])
     assert "- Ours, kill, run 2: not ready within 150 s" in text
     assert "| Ours | 1 | 1 |" in text
+
+
+def test_what_was_dark_to_the_end_is_told_as_such() -> None:
+    found = [
+        record("x", outage_worst_ms=90_100, outage_median_ms=90_000, two_owners_worst_ms=5, unrecovered=1),
+        record("y", "split", back_outage_worst_ms=90_100, outage_worst_ms=3, back_unrecovered=1),
+    ]
+    crash, split = SECTIONS[0], next(s for s in SECTIONS if "split" in s.title)
+    assert "| X | ≥ 90 k | ≥ 90 k | 5 |" in table(found, {"x": "X"}, crash.columns)
+    assert "| Y | ≥ 90 k |" in table(found, {"y": "Y"}, split.columns)
+    assert "| Y | 3 |" in table(found, {"y": "Y"}, [Column("dark", "split", "outage_worst_ms", "")])
 
 
 def test_two_owners_count_where_they_are_longest() -> None:

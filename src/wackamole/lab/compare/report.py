@@ -195,12 +195,20 @@ def cell(records: Sequence[Record], system: str, column: Column) -> str:
     """Median and spread (smallest–largest); or why there is none."""
     found = list(values(records, system, column).values())
     if found:
-        summary = Summary.of(found)
+        summary, sign = Summary.of(found), "≥ " if _cut_off(records, system, column) else ""
         if summary.least == summary.most:
-            return short(summary.median)
-        return f"{short(summary.median)} ({short(summary.least)}–{short(summary.most)})"
+            return f"{sign}{short(summary.median)}"
+        return f"{sign}{short(summary.median)} ({short(summary.least)}–{short(summary.most)})"
     mine = [r for r in records if r.system == system and r.scenario == column.scenario]
     return "–" if any(r.refused for r in mine) else "void" if any(r.void for r in mine) else ""
+
+
+def _cut_off(records: Iterable[Record], system: str, column: Column) -> bool:
+    """Whether a VIP was still dark when the watching ended, in any run that has this figure."""
+    if not column.figure.endswith(("outage_worst_ms", "outage_median_ms")):
+        return False
+    prefix = "back_" if column.figure.startswith("back_") else ""
+    return bool(values(records, system, replace(column, figure=f"{prefix}unrecovered")))
 
 
 def table(
@@ -268,7 +276,7 @@ def document(records: Sequence[Record], systems: Sequence[Titled]) -> str:
     head = (
         "# Results\n\nWritten by `script/bench --against`; how it is measured: [README.md](README.md). Medians, with the"
         " smallest and the largest where there are several runs; smaller is better everywhere. “–”: not offered; “void”:"
-        " a precondition did not hold; empty: not measured."
+        " a precondition did not hold; “≥”: a VIP was still dark when the watching ended; empty: not measured."
     )
     if ours is not None:
         head += f" “Ours ÷ this” is {titles[ours]} divided by the system of that row, in the first column, run by run."

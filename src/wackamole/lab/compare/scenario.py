@@ -272,12 +272,12 @@ class Stage:
             before = self.until_ready()
             watch.until_reached()
             began = do()
-            watch.until_steady(holds_s(self.timing, self.system.about), RECOVERED_SECONDS_MAX)
+            steady = [watch.until_steady(holds_s(self.timing, self.system.about), RECOVERED_SECONDS_MAX)]
             undone = time.monotonic()
             during = self._holders_now()
             if undo is not None:
                 undone = undo()
-                watch.until_steady(self.timing.observed, RECOVERED_SECONDS_MAX)
+                steady.append(watch.until_steady(self.timing.observed, RECOVERED_SECONDS_MAX))
             ended = time.monotonic()
             seen = watch.stop()
         served = {vip: _last_owner(seen, vip, undone) for vip in self.vips}
@@ -287,6 +287,9 @@ class Stage:
             figures["fairness_vips"] = float(spread_of([n for n in served.values() if n in alive], alive))
         if undo is not None:
             figures |= effect(seen, (undone, ended), before, self._holders_now(), prefix="back_")
+        figures |= {
+            f"{prefix}unrecovered": 1.0 for prefix, good in zip(("", "back_"), steady, strict=False) if not good
+        }
         shares = [list(before.values()).count(n) for n in self.nodes]
         detail = {"node": node, "shares": shares, "stalls": len(seen.stalls), "timeline": timeline(seen, began)}
         if undo is not None:
