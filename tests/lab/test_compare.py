@@ -118,9 +118,12 @@ def test_a_table_tells_median_spread_void_and_not_offered() -> None:
 
 def test_the_document_has_every_system_and_the_ratios() -> None:
     found = [record("x", outage_worst_ms=100), record("y", outage_worst_ms=400)]
-    text = document(found, [Titled("x", "Ours", True), Titled("y", "Theirs", False), Titled("z", "Absent", False)])
+    text = document(
+        found, [Titled("x", "Ours", True, "as it comes"), Titled("y", "Theirs", False), Titled("z", "Absent", False)]
+    )
     assert "| Ours | 100 |  |  |  |  |  |  |" in text
     assert "| Theirs | 400 |  |  |  |  |  | 0.25 |" in text
+    assert "- Ours: v (as it comes)\n- Theirs: v\n" in text
     assert "Absent" not in text
     assert "## Void" not in text
 

@@ -16,7 +16,7 @@ from ..lab import Lab, LabRefused
 from .ctdb import Ctdb
 from .keepalived import Keepalived
 from .original import Original
-from .ours import FAST_DETECTION, Ours
+from .ours import DETECTION_MS, FAST_MS, SPREAD_MS, Ours
 from .pacemaker import Pacemaker
 from .report import Titled, charts, document
 from .scenario import QUICK, SCENARIOS, NotOffered, Stage, Timing, Void, play
@@ -26,12 +26,12 @@ from .ucarp import Ucarp
 
 SYSTEMS: tuple[System, ...] = (
     Ours("corosync"),
-    Ours("corosync", FAST_DETECTION),
+    Ours("corosync", FAST_MS),
     Keepalived(tuned=True),
     Keepalived(tuned=False),
     Ucarp(),
-    Ours("spread"),
-    Pacemaker(300),
+    Ours("spread", SPREAD_MS),
+    Pacemaker(DETECTION_MS),
     Pacemaker(),
     Ctdb(tuned=True),
     Ctdb(tuned=False),
@@ -108,7 +108,7 @@ def main() -> None:
             print(f"script/bench: {no}", file=sys.stderr)
             sys.exit(1)
     records = store.records()
-    titled = [Titled(s.about.name, s.about.title, s.about.ours) for s in SYSTEMS]
+    titled = [Titled(s.about.name, s.about.title, s.about.ours, s.about.tuned) for s in SYSTEMS]
     text = document(records, titled)
     print(text)
     if given.publish is not None:

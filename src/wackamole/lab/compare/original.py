@@ -11,10 +11,10 @@ import shutil
 from pathlib import Path
 
 from ..lab import Lab, Layout
+from .ours import SPREAD_MS
 from .system import About, Peer, first_line, layout
 
 VARIABLE = "WACKAMOLE_ORIGINAL"
-DETECTION = "300ms"
 START = """\
 #!/bin/bash
 # it ends when Spread does not listen yet
@@ -45,7 +45,7 @@ class Original(Peer):
 
     def layout(self, name: str) -> Layout:
         """On Spread."""
-        return layout(name, engine="spread", detection=DETECTION)
+        return layout(name, engine="spread", detection=f"{SPREAD_MS}ms")
 
     @staticmethod
     def config(lab: Lab) -> str:

@@ -52,7 +52,7 @@ class Pacemaker(Peer):
             )
         else:
             self.about = About(
-                "pacemaker-300ms",
+                f"pacemaker-{detection_ms}ms",
                 f"Pacemaker, {detection_ms} ms",
                 f"Corosync with our timings ({detection_ms} ms); IPaddr2 for each VIP; no fencing device",
                 slow=True,

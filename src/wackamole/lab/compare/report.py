@@ -151,6 +151,7 @@ class Titled:
     name: str
     title: str
     ours: bool
+    tuned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +236,8 @@ def _spread(summary: Summary, form: str) -> str:
 def counted(records: Sequence[Record], titles: Mapping[str, str]) -> str:
     """Markdown: how many scenarios each system has gone through, how many were void, and how long a run of all takes."""
     lines = [
-        "| | scenarios played | void | one run of all, s | load of the machine | version |",
-        "|---|---:|---:|---:|---|---|",
+        "| | scenarios played | void | one run of all, s | load of the machine |",
+        "|---|---:|---:|---:|---|",
     ]
     for name, title in titles.items():
         mine = [r for r in records if r.system == name]
@@ -248,7 +249,7 @@ def counted(records: Sequence[Record], titles: Mapping[str, str]) -> str:
         )
         lines.append(
             f"| {title} | {sum(1 for r in good if not r.refused)} | {len(mine) - len(good)} | {took:.0f} |"
-            f" {loads.median:.1f} ({loads.least:.1f}–{loads.most:.1f}) | {latest(records, name).version} |"
+            f" {loads.median:.1f} ({loads.least:.1f}–{loads.most:.1f}) |"
         )
     return "\n".join(lines)
 
@@ -271,6 +272,9 @@ def document(records: Sequence[Record], systems: Sequence[Titled]) -> str:
         ("How long the worst VIP is dark, ms", table(records, titles, tuple(replace(c, unit="") for c in OVERVIEW)))
     ]
     parts += [(section.title, table(records, titles, section.columns, ours)) for section in SECTIONS]
+    configured = {s.name: f" ({s.tuned})" for s in systems if s.tuned}
+    versions = [f"- {t}: {latest(records, n).version}{configured.get(n, '')}" for n, t in titles.items()]
+    parts += [("Versions and configurations", "\n".join(versions))]
     parts += [("Runs", counted(records, titles)), ("Void", voids(records, titles))]
     machines = sorted({r.machine for r in records})
     head = (
