@@ -19,7 +19,7 @@ START = """\
 #!/bin/bash
 # it ends when Spread does not listen yet
 until (exec 3<>/dev/tcp/127.0.0.1/4803) 2>/dev/null; do sleep 0.05; done
-exec "$1" -d -c /run/wackamole.conf
+exec stdbuf --output=L "$1" -d -c /run/wackamole.conf  # its last words before an assertion count
 """
 
 
