@@ -265,6 +265,9 @@ def test_charts_are_made_of_what_there_is() -> None:
     assert "two owners 70 ms" in found["against"]
     never = charts([record("x", outage_worst_ms=1, two_owners_worst_ms=0)], [Titled("x", "X", True)])
     assert "never two owners" in never["against"]
+    assert "≥" not in never["against"]
+    cut_off = charts([record("x", outage_worst_ms=90_000, unrecovered=1)], [Titled("x", "X", True)])
+    assert "≥ 90\u202f000 ms" in cut_off["against"]
 
 
 def test_every_column_is_of_a_scenario() -> None:

@@ -30,6 +30,12 @@ class Bar:
     median: float
     double: float | None = None
     """How long there were two owners, drawn below it; None: not told."""
+    cut_off: bool = False
+    """Whether it had not ended when the watching did."""
+
+    def told(self, unit: str) -> str:
+        """Its median, in words."""
+        return f"{'≥ ' if self.cut_off else ''}{number(self.median)} {unit}"
 
 
 def bars(title: str, note: str, unit: str, rows: Sequence[Bar]) -> str:
@@ -48,8 +54,7 @@ def bars(title: str, note: str, unit: str, rows: Sequence[Bar]) -> str:
         return round(LEFT + max(0.0, place) * (WIDTH - LEFT - RIGHT), 1)
 
     told = "; ".join(
-        f"{b.title} {number(b.median)} {unit}"
-        + ("" if b.double is None else f" (two owners {number(b.double)} {unit})")
+        f"{b.title} {b.told(unit)}" + ("" if b.double is None else f" (two owners {number(b.double)} {unit})")
         for b in found
     )
     out = [
@@ -82,7 +87,7 @@ def bars(title: str, note: str, unit: str, rows: Sequence[Bar]) -> str:
                 f' height="{BAR}" rx="2"/>'
             ),
             *(f'<circle class="run" cx="{x(v)}" cy="{middle}" r="2.5"/>' for v in bar.values),
-            f'<text{mine} x="{max(x(v) for v in bar.values) + 9}" y="{middle + 5}">{number(bar.median)} {unit}</text>',
+            f'<text{mine} x="{max(x(v) for v in bar.values) + 9}" y="{middle + 5}">{bar.told(unit)}</text>',
         ]
         if bar.double is not None:
             below, end = y + BAR + 2, x(bar.double) if bar.double > 0 else LEFT

@@ -307,7 +307,16 @@ def charts(records: Sequence[Record], systems: Sequence[Titled]) -> dict[str, st
             got = tuple(values(records, system.name, chart.column).values())
             if got:
                 double = longest_double(records, system.name) if chart is AGAINST else None
-                rows.append(Bar(system.title, system.ours, got, statistics.median(got), double))
+                rows.append(
+                    Bar(
+                        system.title,
+                        system.ours,
+                        got,
+                        statistics.median(got),
+                        double,
+                        _cut_off(records, system.name, chart.column),
+                    )
+                )
         if rows:
             found[chart.name] = bars(chart.title, chart.note, chart.column.unit, rows)
     return found
