@@ -22,6 +22,7 @@ from wackamole.lab.compare.report import (
     DOUBLE,
     OVERVIEW,
     SECTIONS,
+    UNFORCED,
     Column,
     Titled,
     charts,
@@ -263,7 +264,9 @@ def test_charts_are_made_of_what_there_is() -> None:
     found = charts([record("x", outage_worst_ms=1, two_owners_worst_ms=70)], [Titled("x", "X", True)])
     assert set(found) == {"against"}
     assert "two owners 70 ms" in found["against"]
-    never = charts([record("x", outage_worst_ms=1, two_owners_worst_ms=0)], [Titled("x", "X", True)])
+    clean = [record("x", s, outage_worst_ms=1, two_owners_worst_ms=0) for s in UNFORCED]
+    assert "never two owners" not in charts(clean[:-1], [Titled("x", "X", True)])["against"]
+    never = charts(clean, [Titled("x", "X", True)])
     assert "never two owners" in never["against"]
     assert "≥" not in never["against"]
     cut_off = charts([record("x", outage_worst_ms=90_000, unrecovered=1)], [Titled("x", "X", True)])

@@ -293,9 +293,11 @@ def latest(records: Sequence[Record], system: str) -> Record:
 
 
 def longest_double(records: Sequence[Record], system: str) -> float | None:
-    """The longest that two hosts served one VIP in any of UNFORCED, median of runs; None if none was measured."""
+    """The longest that two hosts served one VIP in any of UNFORCED, median of runs; None if none was seen and not
+    all of them were measured."""
     found = [list(values(records, system, column).values()) for column in DOUBLE]
-    return max((statistics.median(each) for each in found if each), default=None)
+    longest = max((statistics.median(each) for each in found if each), default=0.0)
+    return longest if longest > 0 or all(found) else None
 
 
 def charts(records: Sequence[Record], systems: Sequence[Titled]) -> dict[str, str]:
