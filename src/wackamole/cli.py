@@ -102,7 +102,7 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log the kernel's steps too.")] = False,
 ) -> None:
     """Run the daemon in the foreground. SIGTERM hands every VIP over, then exits."""
-    command = [sys.executable, "-m", "wackamole.shell.daemon", "--config", str(config)]
+    command = [sys.executable, "-m", "wackamole.shell.start", "--config", str(config)]
     if node is not None:
         command += ["--node", node]
     if verbose:
