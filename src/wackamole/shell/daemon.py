@@ -55,7 +55,6 @@ from ..engine.corosync.adapter import CorosyncEngine
 from ..engine.corosync.cpg import LibraryMissing
 from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync
 from ..engine.sealed import Seal, SealedEngine
-from ..engine.spread.adapter import SpreadEngine, group_name
 from ..eventlog import NoteError
 from . import disk, scheduling, start
 from .alarm import Alarm
@@ -760,6 +759,8 @@ def engine_for(
     cluster, key_file = config.cluster.name, Path(config.cluster.key_file) if config.cluster.key_file else None
     engine: GroupEngine
     if config.engine.type == "spread":
+        from ..engine.spread.adapter import SpreadEngine, group_name
+
         engine = SpreadEngine(
             group_name(cluster),
             NodeId(node.id),
