@@ -224,6 +224,19 @@ def test_the_daemon_is_light() -> None:
     assert not loaded("wackamole.shell.daemon") & set(HEAVY)
 
 
+def test_corosync_is_begun_before_what_takes_long_is_loaded() -> None:
+    assert not loaded("wackamole.shell.start") & {*HEAVY, "asyncio", "ssl", "logging", "msgspec", "h11"}
+
+
+def test_status_is_asked_without_the_command_lines_grammar() -> None:
+    code = "import sys; from wackamole.entry import main\ntry: main()\nfinally: print(*sys.modules)"
+    for words, mine in ((["status"], False), (["status", "--json"], False), (["status", "--socket", "/nowhere"], True)):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "no daemon answers" in done.stderr
+        assert ("typer" in done.stdout.split()) is mine
+
+
 def test_the_command_line_imports_lazily() -> None:
     found = loaded("wackamole.cli")
     assert "asyncio" not in found

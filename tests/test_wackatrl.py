@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from wackamole.config import load
-from wackamole.shell.control import ControlServer, Refused
+from wackamole.shell.claim import Refused
+from wackamole.shell.control import ControlServer
 from wackamole.wackatrl import run
 
 TOML = """

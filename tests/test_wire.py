@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from wackamole import wire
 from wackamole.advice import NEIGHBOURS_MAX, SEGMENTS_MAX, Neighbours, Segment
 from wackamole.core import messages as say
+from wackamole.core import model
 from wackamole.core.messages import Adopt, Attributes, Beat, KnownVip, Moves, StateMessage
 from wackamole.core.model import (
     BLOCKED_MAX,
@@ -45,7 +46,7 @@ macs = st.binary(min_size=6, max_size=6)
 interfaces = st.sampled_from(("", "eth0", "br-lan.100", "ä"))
 addresses = st.builds(Address, ip=ips, prefix=st.integers(0, 32), interface=interfaces)
 vips = st.builds(Vip, name=names, addresses=st.lists(addresses, min_size=1, max_size=3).map(tuple))
-votes = st.lists(st.tuples(names, st.integers(0, wire.VOTES_MAX)), max_size=3).map(tuple)
+votes = st.lists(st.tuples(names, st.integers(0, model.VOTES_MAX)), max_size=3).map(tuple)
 electorates = st.builds(Electorate, epoch=st.integers(0, 2**50), votes=votes)
 orders = st.builds(
     Order,
@@ -69,7 +70,7 @@ strategies: dict[Any, Any] = {
         nodes=st.lists(names, max_size=3).map(tuple),
         votes=votes,
         electorates=st.lists(electorates, max_size=2).map(tuple),
-        weight=st.integers(0, wire.WEIGHT_MAX),
+        weight=st.integers(0, model.WEIGHT_MAX),
         load=st.one_of(st.none(), st.integers(0, LOAD_MAX)),
     ),
     say.Restart: st.builds(say.Restart, bound_ms=st.integers(0, wire.RESTART_MS_MAX), sent_ms=st.integers(0, 2**50)),
@@ -190,7 +191,7 @@ TOO_MANY = tuple(Vip(f"v{i}", (Address("10.0.0.1", 32),)) for i in range(VIPS_MA
     ("message", "words"),
     [
         (Attributes(replace(REPORT, weight=-1)), "weight of -1"),
-        (Attributes(replace(REPORT, weight=wire.WEIGHT_MAX + 1)), "weight of 1001"),
+        (Attributes(replace(REPORT, weight=model.WEIGHT_MAX + 1)), "weight of 1001"),
         (Attributes(replace(REPORT, node=NodeId(0))), "node number of 0"),
         (Attributes(replace(REPORT, node=NodeId(2**32))), "node number"),
         (Attributes(replace(REPORT, incarnation=-1)), "incarnation of -1"),

@@ -1,5 +1,5 @@
 """`python -m wackamole`."""
 
-from .cli import main
+from .entry import main
 
 main()

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import __version__
+from .entry import SOCKET, SOCKET_VARIABLE, show_status
+from .entry import main as main  # where an installation in place, made before entry.py was, looks for it
 
 if TYPE_CHECKING:
     from .config import Config
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from .core.state import State
     from .planning import Change
 
-SOCKET = "/run/wackamole/control.sock"
 CONFIG = Path("/etc/wackamole/wackamole.toml")
 
 app = typer.Typer(
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-SocketOption = Annotated[str, typer.Option("--socket", envvar="WACKAMOLE_SOCKET", help="The daemon's control socket.")]
+SocketOption = Annotated[str, typer.Option("--socket", envvar=SOCKET_VARIABLE, help="The daemon's control socket.")]
 ForOption = Annotated[str | None, typer.Option("--for", help="Only for so long: 90s, 2h, 3d.")]
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why, for whoever looks.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -102,7 +103,7 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log the kernel's steps too.")] = False,
 ) -> None:
     """Run the daemon in the foreground. SIGTERM hands every VIP over, then exits."""
-    command = [sys.executable, "-m", "wackamole.shell.daemon", "--config", str(config)]
+    command = [sys.executable, "-m", "wackamole.shell.start", "--config", str(config)]
     if node is not None:
         command += ["--node", node]
     if verbose:
@@ -223,16 +224,7 @@ def convert(
 @app.command()
 def status(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
     """Show who holds what: the agreed table, and this host's kernel."""
-    from .client import ask
-
-    with _answered():
-        found = ask(socket, "status")
-    if as_json:
-        _print_json(found)
-        return
-    from .render import print_status
-
-    print_status(found)
+    raise typer.Exit(show_status(socket, as_json=as_json))
 
 
 @app.command()
@@ -671,7 +663,7 @@ def doctor(
     node: Annotated[str | None, typer.Option("--node", help="Which node this is, if it cannot be found out.")] = None,
     socket: Annotated[
         str | None,
-        typer.Option("--socket", envvar="WACKAMOLE_SOCKET", help="The daemon's control socket, if not the file's."),
+        typer.Option("--socket", envvar=SOCKET_VARIABLE, help="The daemon's control socket, if not the file's."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Send nothing: no ARP probes, no ICMP echoes.")] = False,
     as_json: JsonOption = False,
@@ -1029,12 +1021,3 @@ def demo(
 
     with _lab_errors():
         raise typer.Exit(run_demo(as_json=as_json, picture=picture, detection=detection))
-
-
-def main() -> None:
-    """The program `wackamole`."""
-    try:
-        app()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)

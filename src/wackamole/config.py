@@ -25,6 +25,8 @@ from .core.model import (
     ADDRESSES_MAX,
     NODES_MAX,
     VIPS_MAX,
+    VOTES_MAX,
+    WEIGHT_MAX,
     Address,
     By,
     Count,
@@ -36,11 +38,9 @@ from .core.model import (
     Vip,
 )
 from .engine.corosync.conf import LINKS_MAX, NODE_ID_MAX, node_id
-from .engine.spread.address import SpreadAddress, spread_address
-from .engine.spread.membership import SESSION, SESSION_DEFAULT
+from .engine.spread.address import SESSION, SESSION_DEFAULT, SpreadAddress, spread_address
 from .original import PATH_BYTES_MAX, ControlAddress, control_address
 from .routing import ROUTING_PER_VIP_MAX, Route, Rule, route, rule
-from .wire import VOTES_MAX, WEIGHT_MAX
 
 ADDRESSES_PER_VIP_MAX = 64
 FILE_BYTES_MAX = 4 << 20

@@ -33,6 +33,8 @@ from .core.model import (
     ROW_ADDRESSES_MAX,
     ROWS_MAX,
     VIPS_MAX,
+    VOTES_MAX,
+    WEIGHT_MAX,
     Address,
     Report,
     Row,
@@ -49,8 +51,6 @@ COMPRESSED = 1
 COMPRESS_FROM = 8192
 BODY_BYTES_MAX = 16 << 20
 TEXT_MAX = 512
-WEIGHT_MAX = 1000
-VOTES_MAX = 1000
 RESTART_MS_MAX = 60_000
 LEASE_MS_MAX = 3_600_000
 ROUNDS_MAX = 2**31

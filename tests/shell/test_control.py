@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from wackamole.client import NotReachable, ask, converse
 from wackamole.client import Refused as ClientRefused
 from wackamole.shell import control
-from wackamole.shell.control import CLIENTS_MAX, REQUEST_BYTES_MAX, ControlServer, Refused
+from wackamole.shell.claim import Refused
+from wackamole.shell.control import CLIENTS_MAX, REQUEST_BYTES_MAX, ControlServer
 
 T = TypeVar("T")
 

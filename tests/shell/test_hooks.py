@@ -21,12 +21,13 @@ from wackamole.convert import load as load_foreign
 from wackamole.core.events import LeaveRequested, TimePassed
 from wackamole.core.model import Address, Vip, VipKey
 from wackamole.lab.namespaces import ip, opened_in, tool
-from wackamole.shell.daemon import Daemon, Kept
+from wackamole.shell.daemon import Daemon
 from wackamole.shell.hook_runner import AT_ONCE_MAX, SAID_CHARACTERS_MAX
 from wackamole.shell.hooks import LATE_SECONDS, RESTART_SECONDS, Hooks
 from wackamole.shell.journal import Journal
 from wackamole.shell.kernel.guard import Guard
 from wackamole.shell.releases import Releases
+from wackamole.shell.start import Kept
 
 WITHIN_SECONDS = 60.0
 HOOK = HookConfig("h", ("acquired",), ("/bin/true",), "", (), (), "vip", 10_000, 200)

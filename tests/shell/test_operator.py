@@ -20,10 +20,12 @@ from wackamole.core.events import TimePassed
 from wackamole.core.model import NodeId, NotEligible, Phase, View, ViewId
 from wackamole.core.standing import Kind, Order
 from wackamole.engine.contract import Delivered, Joined, Listener, NewView
-from wackamole.shell.control import REQUEST_BYTES_MAX, Refused
-from wackamole.shell.daemon import Daemon, Kept
+from wackamole.shell.claim import Refused
+from wackamole.shell.control import REQUEST_BYTES_MAX
+from wackamole.shell.daemon import Daemon
 from wackamole.shell.journal import Journal
 from wackamole.shell.kernel.guard import Guard
+from wackamole.shell.start import Kept
 
 T = TypeVar("T")
 VIPS = ("v1", "v2", "192.0.2.3")

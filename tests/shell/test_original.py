@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from wackamole.original import DONE, NOT_DONE, Claim, ControlAddress, Record, encode
 from wackamole.shell import original
-from wackamole.shell.control import Refused
+from wackamole.shell.claim import Refused
 from wackamole.shell.original import BAD_TOLD_MAX, CLIENTS_MAX, COMMANDS_MAX, OriginalServer
 
 T = TypeVar("T")

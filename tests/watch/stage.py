@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from wackamole.shell.control import ControlServer, Refused
+from wackamole.shell.claim import Refused
+from wackamole.shell.control import ControlServer
 from wackamole.shell.journal import Follower
 
 RECORDED = Path(__file__).parent / "recorded"

@@ -22,6 +22,8 @@ VipKey = NewType("VipKey", str)
 
 NODES_MAX, VIPS_MAX, ADDRESSES_MAX = 64, 4096, 8192
 """Of one config; addresses are those of all its VIPs together."""
+WEIGHT_MAX, VOTES_MAX = 1000, 1000
+"""Of one node."""
 MEMBERS_MAX = 512
 """Of a group: more than an engine can have, and more than a config has, since the group may be a foreign Corosync's."""
 ROWS_MAX, ROW_ADDRESSES_MAX = 2 * VIPS_MAX, 2 * ADDRESSES_MAX

@@ -17,6 +17,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -313,11 +314,39 @@ class Bench:
 
     # -- what it costs
 
+    def starts(self) -> None:
+        """Three nodes at once, then one whose cluster is there; the first round loads what an installation has compiled."""
+        cold = self.figure("cold start of 3 nodes, from the first process to the last VIP served: 10 VIPs", "s", 1.5)
+        joined = self.figure("start of a daemon and its Corosync, from the process to the group joined", "s", 0.8)
+        for number in range(self.rounds + 1):
+            layout = Layout.of(f"bench{os.getpid()}", nodes=3, vips=10, detection=self.detection)
+            with Lab.create(layout, ephemeral=True) as lab:
+                began = time.monotonic()
+                lab.start_all()
+                lab.until_settled(within_s=WITHIN_SECONDS)
+                served = max(
+                    e["monotonic"]
+                    for node in layout.nodes
+                    for e in records(lab, node, began)
+                    if e["event"] == "kernel" and e["added"] != "0"
+                )
+                node = layout.nodes[number % 3]
+                lab.stop(node)
+                lab.until(lambda node=node: lab._daemon(node) is None, within_s=30, story=f"{node} has left")  # type: ignore[misc]
+                again = time.monotonic()
+                lab.start(node)
+                lab.until_settled(within_s=WITHIN_SECONDS)
+                there = next(e["monotonic"] for e in records(lab, node, again) if e["event"] == "joined")
+            if number:
+                cold.values.append(served - began)
+                joined.values.append(there - again)
+            note(f"round {number}: served after {served - began:.2f} s, one joined after {there - again:.2f} s")
+
     def costs(self) -> None:
         """Status, CPU and memory."""
-        status = self.figure("`wackamole status`, from typing to the end", "s", 0.3)
-        cpu = self.figure("idle daemon without the engine: CPU of one core", "%", 1)
-        memory = self.figure("idle daemon without the engine: resident memory", "MB", 45)
+        status = self.figure("`wackamole status`, from typing to the end", "s", 0.2)
+        cpu = self.figure("idle daemon without the engine: CPU of one core", "%", 0.7)
+        memory = self.figure("idle daemon with its guard: proportional memory", "MB", 35)
         program = str(Path(sys.executable).with_name("wackamole"))
         with self.cluster(10) as lab:
             env = {**lab.environment(), "WACKAMOLE_SOCKET": str(lab.home / "a/run/wackamole/control.sock")}
@@ -327,7 +356,8 @@ class Bench:
             took = time.monotonic() - at
             for pid, used in zip(pids, before, strict=True):
                 cpu.values.append((cpu_s(pid) - used) / took * 100)
-                memory.values.append(resident_mb(pid))
+                memory.values.append(sum(map(proportional_mb, (pid, *helpers_of(pid)))))
+            subprocess.run([program, "status"], env=env, check=True, stdout=subprocess.DEVNULL)
             for _ in range(max(self.rounds, 5)):
                 began = time.monotonic()
                 subprocess.run([program, "status"], env=env, check=True, stdout=subprocess.DEVNULL)
@@ -518,9 +548,7 @@ def take_over_ms(lab: Lab, nodes: list[str], since: float) -> float:
     record is written after the announcement and the reading back."""
     worst = 0.0
     for node in nodes:
-        path = str(lab.home / node / "run/wackamole/control.sock")
-        found = [e for kind, e in converse(path, "events", {"follow": False}) if kind == "progress"]
-        found = [e for e in found if e["monotonic"] >= since]
+        found = records(lab, node, since)
         view = next(e["monotonic"] for e in found if e["event"] == "view")
         added = [e["monotonic"] for e in found if e["event"] == "kernel" and e["added"] != "0"]
         if added:
@@ -529,11 +557,16 @@ def take_over_ms(lab: Lab, nodes: list[str], since: float) -> float:
     return worst
 
 
+def records(lab: Lab, node: str, since: float) -> list[Any]:
+    """What a daemon has recorded since then (monotonic, seconds)."""
+    path = str(lab.home / node / "run/wackamole/control.sock")
+    found = (e for kind, e in converse(path, "events", {"follow": False}) if kind == "progress")
+    return [e for e in found if e["monotonic"] >= since]
+
+
 def losses(lab: Lab, node: str, since: float) -> int:
     """How many views after `since` lacked somebody, as a node records them."""
-    path = str(lab.home / node / "run/wackamole/control.sock")
-    found = [e for kind, e in converse(path, "events", {"follow": False}) if kind == "progress"]
-    return sum(1 for e in found if e["event"] == "view" and e["monotonic"] >= since and e["left"] != "-")
+    return sum(1 for e in records(lab, node, since) if e["event"] == "view" and e["left"] != "-")
 
 
 def evenly(lab: Lab) -> bool:
@@ -573,10 +606,23 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def resident_mb(pid: int) -> float:
-    """The resident memory of a process."""
-    line = next(x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("VmRSS"))
+def proportional_mb(pid: int) -> float:
+    """The memory of a process, what it shares counted in parts."""
+    line = next(x for x in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if x.startswith("Pss:"))
     return int(line.split()[1]) / 1024
+
+
+def helpers_of(daemon: int) -> list[int]:
+    """The processes of ours that a daemon has started; its Corosync is none."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = stat.read_text().partition(" (")[2].rpartition(") ")
+        except OSError:
+            continue
+        if int(rest.split()[1]) == daemon and name != "corosync":
+            found.append(int(stat.parent.name))
+    return found
 
 
 def machine() -> str:
@@ -600,7 +646,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench", description="Measures what docs/benchmarks.md shows.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--detection", default="200ms")
-    only = ("client", "large", "drain", "fence", "notify", "placement", "costs", "checks", "reload", "detection")
+    only = (
+        "client",
+        "large",
+        "drain",
+        "fence",
+        "notify",
+        "placement",
+        "costs",
+        "starts",
+        "checks",
+        "reload",
+        "detection",
+    )
     parser.add_argument("--only", choices=only, action="append")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -613,13 +671,19 @@ def main() -> None:
         "notify": bench.told,
         "placement": bench.placement,
         "costs": bench.costs,
+        "starts": bench.starts,
         "checks": bench.checks,
         "reload": bench.reload,
         "detection": bench.detections,
     }
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled
     try:
-        for name in given.only or tuple(p for p in parts if p != "detection"):  # which alone takes longer than the rest
-            parts[name]()
+        with tempfile.TemporaryDirectory() as compiled:
+            os.environ["PYTHONPYCACHEPREFIX"] = compiled
+            for name in given.only or tuple(
+                p for p in parts if p != "detection"
+            ):  # which alone takes longer than the rest
+                parts[name]()
     except LabRefused as no:
         print(f"script/bench: {no}", file=sys.stderr)
         sys.exit(1)

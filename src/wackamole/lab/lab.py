@@ -407,7 +407,7 @@ class Lab:
                     node,
                     sys.executable,
                     "-m",
-                    "wackamole.shell.daemon",
+                    "wackamole.shell.daemon" if source is not None else "wackamole.shell.start",
                     "--config",
                     "/run/wackamole.toml",
                     "--node",

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ..client import GROUP
+from .claim import Refused, claimed
 
 REQUEST_BYTES_MAX = 65536
 CLIENTS_MAX = 32
@@ -38,15 +39,15 @@ READ_ONLY = frozenset({"status", "events", "why", "history", "table"})
 Handler = Callable[[str, dict[str, Any]], AsyncIterator[dict[str, Any]]]
 
 
-class Refused(Exception):
-    """A request that cannot be carried out; the sentence is the operator's answer."""
-
-
 class ControlServer:
     """Serves the socket for one daemon."""
 
-    def __init__(self, path: Path, handler: Handler, *, read_only_for_others: bool) -> None:
+    def __init__(
+        self, path: Path, handler: Handler, *, read_only_for_others: bool, listening: socket.socket | None = None
+    ) -> None:
+        """`listening`: the socket, if it is claimed already."""
         self._path = path
+        self._listening = listening
         self._handler = handler
         self._others_read = read_only_for_others
         self._server: asyncio.Server | None = None
@@ -54,8 +55,9 @@ class ControlServer:
 
     async def start(self) -> None:
         """Listen. Raises Refused if another daemon does already, or the path cannot be used."""
+        sock = self._listening or claimed(self._path)
         try:
-            self._server = await asyncio.start_unix_server(self._serve, sock=bound(self._path), limit=REQUEST_BYTES_MAX)
+            self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=REQUEST_BYTES_MAX)
             group = _group_id()
             if group is not None and os.geteuid() == 0:
                 os.chown(self._path, -1, group)
@@ -131,26 +133,6 @@ class ControlServer:
             await _answer(writer, _refusal(str(no)))
 
 
-def bound(path: Path) -> socket.socket:
-    """A Unix socket at this path, its owner's alone (0600), in the place of one that a dead daemon left. Raises Refused if
-    somebody listens there, and OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    if path.is_socket():
-        if _answers(path):
-            raise Refused(f"another daemon listens on {path} already")
-        path.unlink()
-    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old = os.umask(0o177)
-    try:
-        found.bind(str(path))
-    except OSError:
-        found.close()
-        raise
-    finally:
-        os.umask(old)
-    return found
-
-
 def _refusal(sentence: str) -> dict[str, Any]:
     return {"ok": False, "error": sentence if len(sentence) <= SENTENCE_MAX else sentence[: SENTENCE_MAX - 1] + "…"}
 
@@ -191,15 +173,3 @@ def _group_id() -> int | None:
         return grp.getgrnam(GROUP).gr_gid
     except KeyError:
         return None
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
-        s.setblocking(False)
-        try:
-            s.connect(str(path))
-        except BlockingIOError:
-            return True  # somebody does, whose queue is full: that is no reason to wait for him
-        except OSError:
-            return False
-        return True

@@ -6,7 +6,6 @@ order; an event that arrives while that happens waits its turn.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import gc
@@ -19,7 +18,6 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -30,10 +28,7 @@ from ..config import (
     LIFETIME_LATE_MS,
     VIP_EVENTS,
     Config,
-    ConfigError,
     NodeConfig,
-    find_self,
-    load,
     settings_for,
 )
 from ..core import effects as do
@@ -58,14 +53,14 @@ from ..core.state import State, initial
 from ..engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
 from ..engine.corosync.adapter import CorosyncEngine
 from ..engine.corosync.cpg import LibraryMissing
-from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync, ring_nodes
+from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync
 from ..engine.sealed import Seal, SealedEngine
-from ..engine.spread.adapter import SpreadEngine, group_name
 from ..eventlog import NoteError
-from . import disk, scheduling
+from . import disk, scheduling, start
 from .alarm import Alarm
+from .claim import Refused
 from .clock import boottime_ms
-from .control import ControlServer, Refused
+from .control import ControlServer
 from .counts import Counts
 from .disk import DiskRefused
 from .events import Events
@@ -76,7 +71,6 @@ from .hooks import Hooks
 from .journal import COMMON_FIELDS, Entry, Journal
 from .kernel.fence import FenceRefused
 from .kernel.fencing import ByLifetime, ByNftables, Fencing, Unfenced
-from .kernel.guard import Guard, descriptors_close_high_first
 from .kernel.kernel import Kernel, KernelConfig, KernelRefused
 from .kernel.listed import Cache, Notify
 from .kernel.rtnl import FOR_EVER
@@ -90,12 +84,10 @@ from .releases import Releases
 from .reload import Reload
 from .ring import Ring
 from .shares import rule_of
+from .start import Given, Kept
 from .status import name_of, status_of
-from .succession import Succession, inherited, replace_process
+from .succession import Succession, replace_process
 
-SWITCH_SECONDS = 0.0005
-"""How long a thread may keep the interpreter from another: the addresses' thread must not wait 5 ms, the default, for each
-of the others."""
 ANSWERED_SECONDS = 0.02
 """A process that is being replaced answers first who asked for it."""
 EVENTS_AT_ONCE = 100
@@ -106,16 +98,6 @@ REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX = 1.0, 60.0
 """Of a member that is evicted more than once in EVICTIONS_SECONDS."""
 NOT_UNDERSTOOD_SECONDS = 30.0
 """Between two attempts of a newcomer that cannot read the others: each costs them an exchange."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What has to be there before the first thread and the first socket. `closes_first`: this kernel closes the highest
-    descriptor of a dead process first."""
-
-    closes_first: bool
-    guard: Guard
-    succession: Succession | None = None
 
 
 class Daemon:
@@ -156,7 +138,6 @@ class Daemon:
         self.health = Health(config, node, known, self.tell, journal.put)
         self._notifier = Notifier()
         self._ready = False
-        run_dir = Path(config.control.socket).parent
         self.kernel = Kernel(
             kernel_config(config, node),
             on_confirmed=lambda serial, held, refused: self.tell(ev.KernelConfirmed(serial, held, refused)),
@@ -188,14 +169,17 @@ class Daemon:
         )
         self.events = Events(lambda: self.state, lambda: self._busy, self._state_dir, journal, self.tell)
         self.holders = Holders(lambda: self.state, journal, self._ask_segment)
-        self.corosync = managed_corosync(config, run_dir)
+        self.corosync = kept.corosync
         self.engine: GroupEngine = engine_for(config, node, self.corosync, journal, self._bad_message)
         self.ring = Ring(self.corosync, lambda: self.state, journal.put) if self.corosync is not None else None
         self.reload = Reload(self)
         self.operator = Operator(self)
         self.expiry = Expiry(lambda: self.state, self.tell)
         self.control = ControlServer(
-            Path(config.control.socket), self.operator.handle, read_only_for_others=config.control.read_only_for_others
+            Path(config.control.socket),
+            self.operator.handle,
+            read_only_for_others=config.control.read_only_for_others,
+            listening=kept.control,
         )
         self._original_refused = ""
         self._original = self._original_of(config)
@@ -612,6 +596,7 @@ class Daemon:
             await self._close_controls()
             raise
         gc.collect()
+        gc.enable()
         gc.freeze()  # a full collection of start-up's objects would be a pause in the middle of a take-over
         self.journal.record(
             "started", node=self.state.settings.node, cluster=self.config.cluster.name, version=__version__
@@ -763,21 +748,6 @@ def kernel_config(config: Config, node: NodeConfig) -> KernelConfig:
     )
 
 
-def managed_corosync(config: Config, run_dir: Path) -> ManagedCorosync | None:
-    """The private Corosync that the config asks for, if it does."""
-    if config.engine.type != "corosync" or not config.engine.managed:
-        return None
-    key_file = config.cluster.key_file
-    return ManagedCorosync(
-        config.cluster.name,
-        ring_nodes(config.nodes),
-        config.engine.detection_ms,
-        secret=keys.read(Path(key_file)) if key_file is not None else None,
-        directory=run_dir / "corosync",
-        state_dir=Path(os.environ.get("STATE_DIRECTORY", "/var/lib/wackamole")) / "corosync",
-    )
-
-
 def engine_for(
     config: Config,
     node: NodeConfig,
@@ -789,6 +759,8 @@ def engine_for(
     cluster, key_file = config.cluster.name, Path(config.cluster.key_file) if config.cluster.key_file else None
     engine: GroupEngine
     if config.engine.type == "spread":
+        from ..engine.spread.adapter import SpreadEngine, group_name
+
         engine = SpreadEngine(
             group_name(cluster),
             NodeId(node.id),
@@ -804,24 +776,12 @@ def engine_for(
     return SealedEngine(engine, Seal(cluster, keys.read_all(key_file)), on_refused=on_refused)
 
 
-def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> int:
-    """`wackamole run`: 0 after a clean leave, 2 for an unusable config, 1 for a failure."""
-    try:
-        config = load(config_path)
-        node = find_self(config, node_name)
-    except ConfigError as wrong:
-        print(wrong, file=sys.stderr)
-        return 2
-    journal = Journal(verbose=verbose)
+def run(given: Given, kept: Kept) -> int:
+    """`wackamole run`, once what start.py does is done: 0 after a clean leave, 1 for a failure."""
+    config, node = given.config, given.node
+    journal = Journal(verbose=given.verbose)
     for note in (*config.notes, *original.notes(config)):
         journal.record("config_note", said=note)
-    left = inherited()
-    try:
-        guard = Guard((left.guard, left.guard_pid) if left is not None else None)
-    except ChildProcessError as wrong:
-        print(f"wackamole: {wrong}; its reason is above", file=sys.stderr)
-        return 1
-    kept = Kept(left.closes_first if left is not None else descriptors_close_high_first(), guard, left)
 
     async def main() -> int:
         return await Daemon(config, node, journal, kept).run()
@@ -838,21 +798,15 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
             f"wackamole: the kernel refused ({no.strerror}): the daemon needs CAP_NET_ADMIN and CAP_NET_RAW",
             file=sys.stderr,
         )
-    if not guard.armed:  # else something may be left: the guard cleans up when this process is gone
-        guard.dismiss()
+    if not kept.guard.armed:  # else something may be left: the guard cleans up when this process is gone
+        kept.give_up()
     return code
 
 
 def main() -> None:
-    """`python -m wackamole.shell.daemon`: what `wackamole run` becomes, so that the daemon's process stays light."""
-    parser = argparse.ArgumentParser(prog="wackamole run")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--node")
-    parser.add_argument("--verbose", action="store_true")
-    given = parser.parse_args()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    scheduling.before_others()
-    sys.exit(run(given.config, given.node, verbose=given.verbose))
+    """`python -m wackamole.shell.daemon`, as a daemon calls its successor: it has a Corosync, so nothing is to be begun
+    while this module is loaded."""
+    start.main(run)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from ..core.model import NodeId, NotEligible, Phase, Row, VipKey
 from ..core.standing import BY_MAX, REASON_MAX, UNTIL_S_MAX, Kind, Order, following, in_force, is_so, obey
 from ..eventlog import Wanted
 from ..wire import RESTART_MS_MAX, table_text
+from .claim import Refused
 from .clock import boottime_ms
-from .control import Refused
 from .why import why_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from typing import Any
 
 from ..engine.contract import Recorder
 from ..original import DONE, NOT_DONE, Command, ControlAddress, Record, encode
-from .control import Handler, Refused, bound
+from .claim import Refused, bound
+from .control import Handler
 
 CLIENTS_MAX = 8
 IDLE_SECONDS_MAX = 30.0

@@ -17,7 +17,7 @@ from ..core import events as ev
 from ..difference import Change, difference, fixed
 from ..engine.corosync.managed import ring_nodes
 from ..engine.sealed import SealedEngine
-from .control import Refused
+from .claim import Refused
 from .hooks import Hooks
 
 if TYPE_CHECKING:

@@ -3,11 +3,13 @@
 It outlives the daemon: a killed daemon must look like a dead process to its peers, not like a dead host (hazard 30).
 So it runs in a session of its own and, under systemd, in a unit of its own; the next daemon adopts it if it runs with
 the config that would be written now. A clean leave stops it.
+
+It takes longer to start than the daemon's own modules take to load, so a daemon begins it first (`begin`), before it loads
+asyncio.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import json
@@ -105,11 +107,17 @@ class ManagedCorosync:
         self._state_dir = state_dir
         self._program = program
         self.adopted = False
+        self._began = False
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def _note(self) -> Path:
         return self._directory / "running.json"
+
+    @property
+    def _trial(self) -> Path:
+        """There while a Corosync runs that was begun for a daemon of which it is not known that it can serve."""
+        return self._directory / "begun"
 
     def running(self) -> tuple[Running, str] | None:
         """Our process and the digest of the config that it runs with, if it lives."""
@@ -150,12 +158,34 @@ class ManagedCorosync:
         _write_private(self._directory / "corosync.conf", text.encode())
         return hashlib.blake2b(text.encode() + (self.secret or b""), digest_size=16).hexdigest()
 
+    def begin(self) -> None:
+        """Start it early, if none runs; `ensure` has the last word. Not if the last daemon that did was then refused itself: on
+        a host that cannot serve each attempt would change the others' ring. Raises CorosyncRefused."""
+        if self._trial.exists() or self.running() is not None or answers():
+            return
+        with contextlib.suppress(OSError):  # `ensure` says it
+            digest = self._write()
+            self._trial.touch(0o600)
+            self._forget_the_dead()
+            self._start(digest)
+            self._began = True
+
+    def take_back(self) -> None:
+        """End what was begun: the daemon does not serve."""
+        import asyncio
+
+        if self._began:
+            asyncio.run(self.stop())
+
     async def ensure(self) -> None:
         """Have it running with this config. Raises CorosyncRefused."""
+        import asyncio
+
+        self._trial.unlink(missing_ok=True)
         found = self.running()
         digest = await asyncio.to_thread(self._write)
         if found is not None and found[1] == digest:
-            self.adopted = True
+            self.adopted = not self._began
             return
         if found is not None:
             await self.stop()
@@ -168,10 +198,12 @@ class ManagedCorosync:
             )
         self.adopted = False
         await asyncio.to_thread(self._forget_the_dead)
-        await self._start(digest)
+        await asyncio.to_thread(self._start, digest)
 
     async def reconfigure(self, nodes: tuple[RingNode, ...]) -> None:
         """Have it know these nodes, while it runs: the ring goes on. Raises CorosyncRefused, and then knows those of before."""
+        import asyncio
+
         before, self.nodes = self.nodes, nodes
         try:
             digest = await asyncio.to_thread(self._write)
@@ -189,18 +221,16 @@ class ManagedCorosync:
         note = {"pid": process.pid, "started": process.started, "config": digest}
         _write_private(self._note, json.dumps(note).encode())
 
-    async def _start(self, digest: str) -> None:
+    def _start(self, digest: str) -> None:
         conf = str(self._directory / "corosync.conf")
         command = [self._program, "-f", "-c", conf]
         if SYSTEMD.is_dir():
-            pid = await self._start_unit(command)
+            pid = self._start_unit(command)
         else:
             log = os.open(self._directory / "corosync.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
-                child = await asyncio.to_thread(
-                    lambda: subprocess.Popen(
-                        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
-                    )
+                child = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
                 )
             except FileNotFoundError:
                 raise CorosyncRefused(
@@ -215,9 +245,9 @@ class ManagedCorosync:
             raise CorosyncRefused(f"Corosync did not start: {self.last_words()}")
         self._keep(Running(pid, started), digest)
 
-    async def _start_unit(self, command: list[str]) -> int:
+    def _start_unit(self, command: list[str]) -> int:
         unit = f"wackamole-corosync-{hashlib.blake2b(self.cluster.encode(), digest_size=4).hexdigest()}.service"
-        run = await asyncio.create_subprocess_exec(
+        start = [
             "systemd-run",
             "--quiet",
             "--collect",
@@ -226,16 +256,14 @@ class ManagedCorosync:
             # a host that is switched off stops it only after the daemon, which hands its VIPs over by it
             "--property=Before=wackamole.service",
             *command,
-            stderr=subprocess.PIPE,
-        )
-        _, err = await run.communicate()
+        ]
+        run = subprocess.run(start, stderr=subprocess.PIPE, check=False)
         if run.returncode:
-            raise CorosyncRefused(f"systemd-run could not start Corosync: {err.decode(errors='replace').strip()}")
-        show = await asyncio.create_subprocess_exec(
-            "systemctl", "show", "--property=MainPID", "--value", unit, stdout=subprocess.PIPE
-        )
-        out, _ = await show.communicate()
-        return int(out.decode().strip() or "0")
+            said = run.stderr.decode(errors="replace").strip()
+            raise CorosyncRefused(f"systemd-run could not start Corosync: {said}")
+        show = ["systemctl", "show", "--property=MainPID", "--value", unit]
+        found = subprocess.run(show, stdout=subprocess.PIPE, check=False)
+        return int(found.stdout.decode().strip() or "0")
 
     def last_words(self) -> str:
         """The last lines of what Corosync wrote, for an error's sentence."""
@@ -250,6 +278,8 @@ class ManagedCorosync:
 
     async def stop(self) -> None:
         """Stop it, and wait until it is gone; does nothing if it is not ours or does not run."""
+        import asyncio
+
         found = self.running()
         if found is None:
             return

@@ -16,10 +16,10 @@ from ...core.model import NodeId
 from ..connecting import Connecting
 from ..contract import DISPATCH_BUDGET, PAYLOAD_BYTES_MAX, Joined, Listener, Lost, Recorder
 from . import codec
-from .address import SpreadAddress
+from .address import SESSION_DEFAULT, SpreadAddress
 from .chunks import split
 from .codec import Decoder, Handshake, SpreadError
-from .membership import SESSION_DEFAULT, GroupMembership, private_name
+from .membership import GroupMembership, private_name
 
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.02, 2.0
 RETRY_FACTOR = 1.5

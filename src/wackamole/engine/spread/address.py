@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 
 PATH_BYTES_MAX = 107
+SESSION_DEFAULT = "w"
+SESSION = re.compile(r"[A-Za-z]{1,3}\Z")
+"""What members call themselves by, before their number: `session` under [engine]."""
 _SOCKETS = "/tmp"  # noqa: S108 -- where a daemon puts its socket unless it was built otherwise
 _ADDRESS = re.compile(r"(\d{1,5})(?:@(\S{1,253}))?\Z")
 

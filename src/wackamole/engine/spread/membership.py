@@ -23,8 +23,6 @@ from ..contract import Delivered, EngineEvent, Joined, Lost, NewView
 from .chunks import Joiner
 from .codec import AGREED, PRIVATE_NAME_MAX, Cause, Membership, Message, Regular, Rejected, SelfLeave, Transition
 
-SESSION_DEFAULT = "w"
-SESSION = re.compile(r"[A-Za-z]{1,3}\Z")
 _LETTERS = string.ascii_lowercase + string.digits
 _DIGEST_BITS = 20
 """Together with the 32 bits of a number they stay below what MessagePack and wire.py carry."""

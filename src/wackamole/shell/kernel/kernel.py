@@ -29,7 +29,7 @@ from .fencing import Fencing, Unfenced
 from .keeper import Job, Keeper, Outcome
 from .listed import Listed, Notify
 from .peers import TOUCH_SECONDS, Peers, packed_addresses
-from .routes import Routing
+from .routing import Routing
 from .rtnl import FOR_EVER, RTM_DELADDR, RTM_DELLINK, Link, NetlinkError, Notifications, Placed, Rtnl
 from .surroundings import Surroundings, packed
 from .witness import Place, Witness, question
