@@ -1,5 +1,5 @@
 """The program `wackamole`. Loading the command line's grammar takes longer than asking and showing, so what is typed in a
-hurry, in exactly these words, does without it (docs/decisions/00XX-a-short-way-to-status.md)."""
+hurry, in exactly these words, does without it (docs/decisions/0026-a-short-way-to-status.md)."""
 
 from __future__ import annotations
 
