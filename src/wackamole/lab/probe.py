@@ -320,6 +320,8 @@ class Seen:
     """Questions that two hosts answered one after the other: a hand-over in between explains it."""
     stalls: list[tuple[float, float]] = field(default_factory=list)
     """When the prober itself was held up, and for how long."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """Probes that were never answered."""
 
     def worst(self, since: float, until: float = float("inf")) -> float:
         """The longest silence of any address that began in this time, seconds."""
@@ -395,6 +397,7 @@ class Probe:
             {ip: v["sent"] for ip, v in vips.items()},
             {ip: v["apart"] for ip, v in vips.items()},
             [(at, lasted) for at, lasted in found["stalls"]],
+            {ip: v["lost"] for ip, v in vips.items()},
         )
 
     def __enter__(self) -> Probe:
