@@ -7,6 +7,7 @@ announcements. All of it is on the one monotonic clock that the hosts of a lab s
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import struct
 import threading
@@ -147,7 +148,7 @@ class Trace:
 
     def add(self, moments: Sequence[tuple[str, float]]) -> None:
         """One round: when each part was over; the first is when it began."""
-        for (_, began), (what, ended) in zip(moments, moments[1:], strict=False):
+        for (_, began), (what, ended) in itertools.pairwise(moments):
             self.parts.setdefault(what, []).append((ended - began) * 1000)
 
 
@@ -181,7 +182,13 @@ def crash(lab: Lab, capture: Capture, trace: Trace, node: str, watching: Watchin
 
 
 def hand_over(
-    lab: Lab, capture: Capture, trace: Trace, node: str, vips: Sequence[str], act: Callable[[], float], watching: Watching
+    lab: Lab,
+    capture: Capture,
+    trace: Trace,
+    node: str,
+    vips: Sequence[str],
+    act: Callable[[], float],
+    watching: Watching,
 ) -> Seen:
     """`act` has a node hand VIPs (addresses) over, and returns when: from then to the first answer for the one that was dark
     for longest."""

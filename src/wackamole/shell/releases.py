@@ -8,6 +8,7 @@ believes. What is lost with the group, or forbidden here, goes at once, and so d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
@@ -49,6 +50,7 @@ class Releases:
         self._vips = held
         self._staying: dict[VipKey, _Staying] = {}
         self._going: set[VipKey] = set()
+        self._taken = asyncio.Event()  # nothing is going
         self._at_once = AT_ONCE
         self._again: asyncio.Handle | None = None
         self._late: asyncio.Handle | None = None
@@ -74,8 +76,17 @@ class Releases:
     def arrived(self, keys: Iterable[VipKey]) -> None:
         """The new holders' kernels have these."""
         before, self._going = self._going, self._going.difference(keys)
-        if before and not self._going and self._staying:
-            self._go_on()
+        if before and not self._going:
+            self._taken.set()
+            if self._staying:
+                self._go_on()
+
+    async def taken(self) -> None:
+        """Wait until the new holders' kernels have what was let go last, but no longer than TURN_SECONDS_MAX."""
+        if self._going:
+            self._taken.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._taken.wait(), TURN_SECONDS_MAX)
 
     def _end(self, key: VipKey, asked: object) -> None:
         stay = self._staying.get(key)
