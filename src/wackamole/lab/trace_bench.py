@@ -23,6 +23,7 @@ from ..shell.kernel.rtnl import SO_RCVBUFFORCE
 from .lab import SWITCH, Lab
 from .namespaces import opened_in
 from .probe import Seen
+from .trace_chart import Panel, ms, steps
 
 SO_TIMESTAMPNS = 35
 ETH_P_ALL, PACKET_OUTGOING = 3, 4
@@ -56,7 +57,7 @@ TOTEM = b"\x70\xc0"
 KINDS = ("token", "message", "merge", "join", "commit", "token is held no longer")
 UDP_AT, KNET_BYTES_MAX = 42, 24
 WITHIN_SECONDS = 60.0
-PROBE_MS = 1.0
+PROBE_MS, ROUNDS_A_QUESTION = 1.0, 10
 
 Watching = Callable[..., contextlib.AbstractContextManager[list[Seen]]]
 
@@ -155,7 +156,7 @@ class Trace:
 def crash(lab: Lab, capture: Capture, trace: Trace, node: str, watching: Watching) -> Seen:
     """A host crashes: from the last token that it passed on to the first answer for the VIP that was dark for longest."""
     rest = [n for n in lab.layout.nodes if n != node]
-    with watching(lab, interval_ms=PROBE_MS, vips=_mine(lab, node)) as seen:
+    with watching(lab, interval_ms=PROBE_MS, vips=vips_of(lab, node), rounds_a_question=ROUNDS_A_QUESTION) as seen:
         capture.take()
         began = lab.crash(node)
         lab.until_settled(rest)
@@ -194,7 +195,7 @@ def hand_over(
     for longest."""
     own = Records(lab, node)
     macs = lab.macs()
-    with watching(lab, interval_ms=PROBE_MS, vips=vips) as seen:
+    with watching(lab, interval_ms=PROBE_MS, vips=vips, rounds_a_question=ROUNDS_A_QUESTION) as seen:
         capture.take()
         began = act()
         lab.until(
@@ -267,5 +268,22 @@ def records(lab: Lab, node: str, since: float) -> list[dict[str, Any]]:
     return sorted((e for e in found if e["monotonic"] >= since), key=lambda e: float(e["monotonic"]))
 
 
-def _mine(lab: Lab, node: str) -> list[str]:
+def vips_of(lab: Lab, node: str) -> list[str]:
+    """The addresses that a node's kernel alone has."""
     return sorted(a for _, a in lab.layout.vips if lab.holders(a) == {node})
+
+
+def table(traces: Sequence[Trace]) -> str:
+    """As Markdown."""
+    rows = [f"| {t.title}: {part} | {ms(values)} | {len(values)} |" for t in traces for part, values in t.parts.items()]
+    return "\n".join(["| | median (smallest – largest) | n |", "|---|---|---|", *rows])
+
+
+def charts(traces: Sequence[Trace], machine: str) -> dict[str, str]:
+    """The picture, by the name of its file; none without traces."""
+    panels = [Panel(t.title, t.parts) for t in traces if t.parts]
+    if not panels:
+        return {}
+    return {
+        "takeover.svg": steps("Where the time goes", f"Medians of the VIP that was dark for longest. {machine}", panels)
+    }
