@@ -536,8 +536,11 @@ class Daemon:
         """Translate the engine's events; a payload that is no message of ours is counted and dropped. A process that is
         being replaced hears no more: its successor goes on. One that is to leave, and has nothing more, hears only who
         has what was its own."""
+        if self._restarting:
+            return
         gone = self.state.phase is Phase.GONE
-        if self._restarting or (gone and not isinstance(event, Delivered)):
+        if gone and not isinstance(event, Delivered):
+            self._releases.wait_no_longer()  # in an exchange the others would wait for what this one has to say
             return
         match event:
             case Joined():

@@ -77,9 +77,14 @@ class Releases:
         """The new holders' kernels have these."""
         before, self._going = self._going, self._going.difference(keys)
         if before and not self._going:
-            self._taken.set()
-            if self._staying:
-                self._go_on()
+            self.wait_no_longer()
+
+    def wait_no_longer(self) -> None:
+        """The new holders have everything, or nobody will say so."""
+        self._going.clear()
+        self._taken.set()
+        if self._staying:
+            self._go_on()
 
     async def taken(self) -> None:
         """Wait until the new holders' kernels have what was let go last, but no longer than TURN_SECONDS_MAX."""
@@ -108,13 +113,9 @@ class Releases:
                 del self._staying[key]
             self._going = set(turn) if self._all_tell() else set()
         if self._going and self._staying:
-            self._late = asyncio.get_running_loop().call_later(TURN_SECONDS_MAX, self._wait_no_longer)
+            self._late = asyncio.get_running_loop().call_later(TURN_SECONDS_MAX, self.wait_no_longer)
         staying = (stay.vip for stay in self._staying.values())
         self._hold(self._serial, tuple(sorted((*self._vips, *staying), key=lambda v: v.key)))
-
-    def _wait_no_longer(self) -> None:
-        self._going.clear()
-        self._go_on()
 
     def _cancel(self) -> None:
         for timer in (self._again, self._late):
