@@ -156,8 +156,8 @@ class Trace:
 def crash(lab: Lab, capture: Capture, trace: Trace, node: str, watching: Watching) -> Seen:
     """A host crashes: from the last token that it passed on to the first answer for the VIP that was dark for longest."""
     rest = [n for n in lab.layout.nodes if n != node]
+    capture.take()  # a ring that rests is passed on only now and then: so before the host's last token
     with watching(lab, interval_ms=PROBE_MS, vips=vips_of(lab, node), rounds_a_question=ROUNDS_A_QUESTION) as seen:
-        capture.take()
         began = lab.crash(node)
         lab.until_settled(rest)
     frames = capture.take()
