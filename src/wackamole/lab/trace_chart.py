@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LEFT, RIGHT, TOP, ROW, BAR, HEAD = 900, 270, 150, 64, 22, 14, 34
+WIDTH, LEFT, RIGHT, TOP, ROW, BAR, HEAD = 900, 270, 180, 64, 22, 14, 34
 STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .title { font-size: 17px; font-weight: 600 } .head { font-weight: 600 } .note, .spread { font-size: 11px; fill: #59636e }
