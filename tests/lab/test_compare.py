@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -11,26 +12,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wackamole.lab.compare.__main__ import QUICK_CHAOS, QUICK_SLOW_NOT, QUICK_SYSTEMS_NOT, SYSTEMS, scenarios
 from wackamole.lab.compare.chart import Bar, bars
 from wackamole.lab.compare.keepalived import Keepalived
 from wackamole.lab.compare.original import Original
 from wackamole.lab.compare.pacemaker import Pacemaker
-from wackamole.lab.compare.report import COLUMNS, Column, Titled, charts, document, ratio, table, values
-from wackamole.lab.compare.scenario import SCENARIOS, effect, random_faults
+from wackamole.lab.compare.report import (
+    CRASH,
+    DOUBLE,
+    OVERVIEW,
+    SECTIONS,
+    UNFORCED,
+    Column,
+    Titled,
+    charts,
+    document,
+    longest_double,
+    ratio,
+    table,
+    values,
+)
+from wackamole.lab.compare.scenario import QUICK, SCENARIOS, Timing, effect, holds_s, random_faults
 from wackamole.lab.compare.store import Record, Store, missing, order
-from wackamole.lab.compare.system import layout, preference
+from wackamole.lab.compare.system import About, System, layout, preference
 from wackamole.lab.compare.ucarp import Ucarp
 from wackamole.lab.lab import Lab
 from wackamole.lab.probe import Seen
 
 NODES = ("a", "b", "c")
-CRASH = COLUMNS[0]
 
 
 def record(
     system: str, scenario: str = "crash", run: int = 0, *, void: str = "", refused: str = "", **figures: float
 ) -> Record:
-    return Record(system, scenario, run, f"2026-01-0{run + 1}T00:00:00", 1.0, "v", "m", void, refused, figures)
+    return Record(system, scenario, run, f"2026-01-0{run + 1}T00:00:00", 1.0, "v", "m", void, refused, figures=figures)
 
 
 # -- records --------------------------------------------------------------------------------------------------------------
@@ -97,16 +112,50 @@ def test_a_table_tells_median_spread_void_and_not_offered() -> None:
         record("y", void="no"),
         record("z", refused="cannot"),
     ]
-    row = table(found, {"x": "X", "y": "Y", "z": "Z"}, [CRASH]).splitlines()[-1]
-    assert row == "| host crash, ms | 290 <sub>280–310</sub> | void | – |"
+    rows = table(found, {"x": "X", "y": "Y", "z": "Z", "absent": "A"}, [CRASH]).splitlines()
+    assert rows == ["| | crash, ms |", "|---|---:|", "| X | 290 (280–310) |", "| Y | void |", "| Z | – |"]
+    assert table(found, {"absent": "A"}, [CRASH]) == ""
 
 
 def test_the_document_has_every_system_and_the_ratios() -> None:
     found = [record("x", outage_worst_ms=100), record("y", outage_worst_ms=400)]
-    text = document(found, [Titled("x", "Ours", True), Titled("y", "Theirs", False), Titled("z", "Absent", False)])
-    assert "| host crash, ms | 100 | 400 |" in text
-    assert "| host crash | 0.25 <sub>0.25–0.25</sub> |" in text
+    text = document(
+        found, [Titled("x", "Ours", True, "as it comes"), Titled("y", "Theirs", False), Titled("z", "Absent", False)]
+    )
+    assert "| Ours | 100 |  |  |  |  |  |  |" in text
+    assert "| Theirs | 400 |  |  |  |  |  | 0.25 |" in text
+    assert "- Ours: v (as it comes)\n- Theirs: v\n" in text
     assert "Absent" not in text
+    assert "## Void" not in text
+
+
+def test_the_document_tells_each_void_run_and_why() -> None:
+    found = [record("x", outage_worst_ms=100), record("x", "kill", 1, void="not ready within 150 s")]
+    text = document(found, [Titled("x", "Ours", True)])
+    assert "- Ours, kill, run 2: not ready within 150 s" in text
+    assert "| Ours | 1 | 1 |" in text
+
+
+def test_what_was_dark_to_the_end_is_told_as_such() -> None:
+    found = [
+        record("x", outage_worst_ms=90_100, outage_median_ms=90_000, two_owners_worst_ms=5, unrecovered=1),
+        record("y", "split", back_outage_worst_ms=90_100, outage_worst_ms=3, back_unrecovered=1),
+    ]
+    crash, split = SECTIONS[0], next(s for s in SECTIONS if "split" in s.title)
+    assert "| X | ≥ 90 k | ≥ 90 k | 5 |" in table(found, {"x": "X"}, crash.columns)
+    assert "| Y | ≥ 90 k |" in table(found, {"y": "Y"}, split.columns)
+    assert "| Y | 3 |" in table(found, {"y": "Y"}, [Column("dark", "split", "outage_worst_ms", "")])
+
+
+def test_two_owners_count_where_they_are_longest() -> None:
+    found = [
+        record("x", "kill", two_owners_worst_ms=4000),
+        record("x", "kill", 1, two_owners_worst_ms=2000),
+        record("x", "crash", two_owners_worst_ms=10),
+        record("x", "split", two_owners_worst_ms=8000),  # it is told to serve on both sides
+    ]
+    assert longest_double(found, "x") == 3000
+    assert longest_double(found, "y") is None
 
 
 def seen(silences: dict[str, list[tuple[float, float]]], doubles: dict[str, list[float]]) -> Seen:
@@ -212,12 +261,44 @@ def test_a_picture_stays_inside_its_edges(found: list[float]) -> None:
 
 
 def test_charts_are_made_of_what_there_is() -> None:
-    assert set(charts([record("x", outage_worst_ms=1)], [Titled("x", "X", True)])) == {"crash"}
+    found = charts([record("x", outage_worst_ms=1, two_owners_worst_ms=70)], [Titled("x", "X", True)])
+    assert set(found) == {"against"}
+    assert "two owners 70 ms" in found["against"]
+    clean = [record("x", s, outage_worst_ms=1, two_owners_worst_ms=0) for s in UNFORCED]
+    assert "never two owners" not in charts(clean[:-1], [Titled("x", "X", True)])["against"]
+    never = charts(clean, [Titled("x", "X", True)])
+    assert "never two owners" in never["against"]
+    assert "≥" not in never["against"]
+    cut_off = charts([record("x", outage_worst_ms=90_000, unrecovered=1)], [Titled("x", "X", True)])
+    assert "≥ 90\u202f000 ms" in cut_off["against"]
 
 
 def test_every_column_is_of_a_scenario() -> None:
-    from wackamole.lab.compare import report
+    columns = [*OVERVIEW, *DOUBLE, *(c for section in SECTIONS for c in section.columns)]
+    assert {c.scenario for c in columns} == set(SCENARIOS)
 
-    columns = [c for v in vars(report).values() if isinstance(v, tuple) for c in v if isinstance(c, Column)]
-    assert len(columns) > 20
-    assert {c.scenario for c in columns} <= set(SCENARIOS)
+
+# -- what is measured -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timing", [Timing(), QUICK])
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda s: s.about.name)
+def test_what_is_held_lasts_longer_than_the_system_needs_to_notice(system: System, timing: Timing) -> None:
+    assert holds_s(timing, system.about) >= max(timing.held, system.about.notices_s + 2)
+
+
+def test_names_of_systems_are_unique_and_those_that_quick_knows_exist() -> None:
+    names = [s.about.name for s in SYSTEMS]
+    assert len(names) == len(set(names))
+    assert {*QUICK_SYSTEMS_NOT, *QUICK_CHAOS} <= set(names)
+
+
+def test_quick_has_time_for_less_and_what_is_asked_for_is_always_measured() -> None:
+    quick = argparse.Namespace(scenario=None, quick=True)
+    peer, slow = About("peer", "Peer", ""), About("slow", "Slow", "", slow=True)
+    assert scenarios(quick, About(QUICK_CHAOS[0], "Ours", "")) == list(SCENARIOS)
+    assert scenarios(quick, peer) == [s for s in SCENARIOS if s != "chaos"]
+    assert set(SCENARIOS) - set(scenarios(quick, slow)) == {"chaos", *QUICK_SLOW_NOT}
+    for about in (peer, slow):
+        assert scenarios(argparse.Namespace(scenario=["chaos", "freeze"], quick=True), about) == ["chaos", "freeze"]
+        assert scenarios(argparse.Namespace(scenario=None, quick=False), about) == list(SCENARIOS)

@@ -16,21 +16,22 @@ from ..lab import Lab, LabRefused
 from .ctdb import Ctdb
 from .keepalived import Keepalived
 from .original import Original
-from .ours import Ours
+from .ours import DETECTION_MS, FAST_MS, SPREAD_MS, Ours
 from .pacemaker import Pacemaker
 from .report import Titled, charts, document
-from .scenario import SCENARIOS, NotOffered, Stage, Timing, Void, play
+from .scenario import QUICK, SCENARIOS, NotOffered, Stage, Timing, Void, play
 from .store import Record, Store, missing, order
-from .system import System
+from .system import About, System
 from .ucarp import Ucarp
 
 SYSTEMS: tuple[System, ...] = (
     Ours("corosync"),
+    Ours("corosync", FAST_MS),
     Keepalived(tuned=True),
     Keepalived(tuned=False),
     Ucarp(),
-    Ours("spread"),
-    Pacemaker(300),
+    Ours("spread", SPREAD_MS),
+    Pacemaker(DETECTION_MS),
     Pacemaker(),
     Ctdb(tuned=True),
     Ctdb(tuned=False),
@@ -39,6 +40,13 @@ SYSTEMS: tuple[System, ...] = (
 RUNS, RUNS_SLOW = 5, 2
 VOID_MAX = 2
 """How often a scenario that was void is tried again in one call."""
+QUICK_SYSTEMS_NOT = ("wackamole-fast", "pacemaker", "ctdb")
+"""Left out by --quick: a variant of ours, and the slowest, with their defaults."""
+QUICK_SLOW_NOT = ("freeze", "cable", "come-back")
+"""What --quick leaves out of slow systems: after these the longest is waited for even shares."""
+QUICK_CHAOS = ("wackamole-corosync", "keepalived-100ms")
+QUICK_SECONDS = 17.5 * 60
+"""After that, --quick begins no other cluster."""
 
 
 def measure(system: System, run: int, scenarios: list[str], store: Store, timing: Timing) -> None:
@@ -51,6 +59,7 @@ def measure(system: System, run: int, scenarios: list[str], store: Store, timing
         for scenario in SCENARIOS:
             if scenario not in scenarios and scenario != "cold":
                 continue
+            started = time.monotonic()
             at, load = datetime.now(UTC).isoformat(timespec="seconds"), round(os.getloadavg()[0], 2)
             record = Record(about.name, scenario, run, at, load, system.version(), where)
             try:
@@ -63,7 +72,8 @@ def measure(system: System, run: int, scenarios: list[str], store: Store, timing
             except NotOffered as no:
                 record = replace(record, refused=str(no))
                 told = str(no)
-            note(f"{about.name}, run {run + 1}, {scenario}: {told}")
+            record = replace(record, took_s=round(time.monotonic() - started, 1))
+            note(f"{about.name}, run {run + 1}, {scenario}: {told} ({record.took_s:.0f} s)")
             if scenario in scenarios:
                 store.add(record)
             if record.void:
@@ -98,7 +108,7 @@ def main() -> None:
             print(f"script/bench: {no}", file=sys.stderr)
             sys.exit(1)
     records = store.records()
-    titled = [Titled(s.about.name, s.about.title, s.about.ours) for s in SYSTEMS]
+    titled = [Titled(s.about.name, s.about.title, s.about.ours, s.about.tuned) for s in SYSTEMS]
     text = document(records, titled)
     print(text)
     if given.publish is not None:
@@ -109,26 +119,41 @@ def main() -> None:
 
 
 def _measure_all(given: argparse.Namespace, store: Store) -> None:
+    began = time.monotonic()
     chosen = {s.about.name: s for s in SYSTEMS if given.system is None or s.about.name in given.system}
     for name, system in list(chosen.items()):
         why = system.missing()
+        if why is None and given.quick and given.system is None and name in QUICK_SYSTEMS_NOT:
+            why = "--quick has no time for it (--quick --system names it)"
         if why is not None:
             note(f"{name} is left out: {why}")
             del chosen[name]
-    timing = Timing(idle=5.0, chaos=30.0) if given.quick else Timing()
     runs = {n: 1 if given.quick else given.runs_slow if s.about.slow else given.runs for n, s in chosen.items()}
-    scenarios = given.scenario or list(SCENARIOS)
+    if given.quick and given.scenario is None:
+        slow = [n for n, s in chosen.items() if s.about.slow]
+        note(f"--quick: one run, shorter holds; random faults only for {' and '.join(QUICK_CHAOS)}")
+        note(f"--quick: no {', '.join(QUICK_SLOW_NOT)} of {', '.join(slow) or 'slow systems'}")
     clusters = 0
     for run, name in order(runs):
         for _ in range(1 + VOID_MAX):
-            todo = missing(store.records(), name, scenarios, run)
+            todo = missing(store.records(), name, scenarios(given, chosen[name].about), run)
             if not todo:
                 break
-            if given.most is not None and clusters >= given.most:
+            late = given.quick and time.monotonic() - began > QUICK_SECONDS
+            if late or (given.most is not None and clusters >= given.most):
                 note("there is more to do: call it again")
                 return
-            measure(chosen[name], run, todo, store, timing)
+            measure(chosen[name], run, todo, store, QUICK if given.quick else Timing())
             clusters += 1
+
+
+def scenarios(given: argparse.Namespace, about: About) -> list[str]:
+    """What is measured of a system: what was asked for, or all that --quick has time for."""
+    if given.scenario is not None:
+        return list(given.scenario)
+    left_out = set() if about.name in QUICK_CHAOS else {"chaos"}
+    left_out |= set(QUICK_SLOW_NOT) if about.slow else set()
+    return [s for s in SCENARIOS if not given.quick or s not in left_out]
 
 
 if __name__ == "__main__":

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LEFT, RIGHT, TOP, ROW, BAR = 900, 210, 150, 74, 34, 18
+WIDTH, LEFT, RIGHT, TOP, ROW, BAR, DOUBLE = 900, 210, 190, 74, 34, 18, 7
 STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .title { font-size: 17px; font-weight: 600 } .note, .tick { font-size: 11px; fill: #59636e }
 .page { fill: #ffffff } .grid { stroke: #d1d9e0 } .ours { fill: #1a7f37 } .peer { fill: #6e7781 } .run { fill: #1f2328; fill-opacity: .55 }
-.mine { font-weight: 600 }
+.mine { font-weight: 600 } .double { fill: #bc4c00 } .told { font-size: 11px; fill: #bc4c00 }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 } .note, .tick { fill: #9198a1 } .page { fill: #0d1117 } .grid { stroke: #3d444d }
-  .ours { fill: #3fb950 } .peer { fill: #8b949e } .run { fill: #ffffff; fill-opacity: .6 }
+  .double, .told { fill: #f0883e } .ours { fill: #3fb950 } .peer { fill: #8b949e } .run { fill: #ffffff; fill-opacity: .6 }
 }"""
 
 
@@ -28,13 +28,24 @@ class Bar:
     ours: bool
     values: tuple[float, ...]
     median: float
+    double: float | None = None
+    """How long there were two owners, drawn below it; None: not told."""
+    cut_off: bool = False
+    """Whether it had not ended when the watching did."""
+
+    def told(self, unit: str) -> str:
+        """Its median, in words."""
+        return f"{'≥ ' if self.cut_off else ''}{number(self.median)} {unit}"
 
 
 def bars(title: str, note: str, unit: str, rows: Sequence[Bar]) -> str:
-    """Draw it; the smallest on top. A value of nothing is drawn at the left edge."""
+    """Draw it; the smallest on top. A value of nothing is drawn at the left edge. `note` may have several lines."""
     found = sorted(rows, key=lambda b: b.median)
-    height = TOP + ROW * len(found) + 34
-    positive = [v for b in found for v in b.values if v > 0] or [1.0]
+    row = ROW + (DOUBLE + 5 if any(b.double is not None for b in found) else 0)
+    notes = note.split("\n")
+    top = TOP + 16 * (len(notes) - 1)
+    height = top + row * len(found) + 34
+    positive = [v for b in found for v in (*b.values, b.double or 0.0) if v > 0] or [1.0]
     low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive) * 1.05))
     high = max(high, low + 1)
 
@@ -42,28 +53,31 @@ def bars(title: str, note: str, unit: str, rows: Sequence[Bar]) -> str:
         place = (math.log10(value) - low) / (high - low) if value > 0 else 0.0
         return round(LEFT + max(0.0, place) * (WIDTH - LEFT - RIGHT), 1)
 
-    told = "; ".join(f"{b.title} {number(b.median)} {unit}" for b in found)
+    told = "; ".join(
+        f"{b.title} {b.told(unit)}" + ("" if b.double is None else f" (two owners {number(b.double)} {unit})")
+        for b in found
+    )
     out = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
             ' role="img" aria-labelledby="title desc">'
         ),
         f'<title id="title">{escape(title)}</title>',
-        f'<desc id="desc">{escape(f"{note} Medians: {told}.")}</desc>',
+        f'<desc id="desc">{escape(" ".join(notes))} Medians: {escape(told)}.</desc>',
         f"<style>{STYLE}</style>",
         f'<rect class="page" width="{WIDTH}" height="{height}" rx="6"/>',
         f'<text class="title" x="20" y="30">{escape(title)}</text>',
-        f'<text class="note" x="20" y="50">{escape(note)}</text>',
+        *(f'<text class="note" x="20" y="{50 + 16 * i}">{escape(line)}</text>' for i, line in enumerate(notes)),
     ]
-    bottom = TOP + ROW * len(found)
+    bottom = top + row * len(found)
     for power in range(low, high + 1):
         at = x(10.0**power)
-        out.append(f'<line class="grid" x1="{at}" y1="{TOP - 8}" x2="{at}" y2="{bottom}"/>')
+        out.append(f'<line class="grid" x1="{at}" y1="{top - 8}" x2="{at}" y2="{bottom}"/>')
         out.append(
             f'<text class="tick" x="{at}" y="{bottom + 18}" text-anchor="middle">{number(10.0**power)} {unit}</text>'
         )
     for index, bar in enumerate(found):
-        y = TOP + index * ROW
+        y = top + index * row
         middle = y + BAR / 2
         mine = ' class="mine"' if bar.ours else ""
         out += [
@@ -73,8 +87,15 @@ def bars(title: str, note: str, unit: str, rows: Sequence[Bar]) -> str:
                 f' height="{BAR}" rx="2"/>'
             ),
             *(f'<circle class="run" cx="{x(v)}" cy="{middle}" r="2.5"/>' for v in bar.values),
-            f'<text{mine} x="{max(x(v) for v in bar.values) + 9}" y="{middle + 5}">{number(bar.median)} {unit}</text>',
+            f'<text{mine} x="{max(x(v) for v in bar.values) + 9}" y="{middle + 5}">{bar.told(unit)}</text>',
         ]
+        if bar.double is not None:
+            below, end = y + BAR + 2, x(bar.double) if bar.double > 0 else LEFT
+            said = f"two owners {number(bar.double)} {unit}" if bar.double > 0 else "never two owners"
+            out += [
+                f'<rect class="double" x="{LEFT}" y="{below}" width="{end - LEFT:.1f}" height="{DOUBLE}" rx="2"/>',
+                f'<text class="{"told" if bar.double > 0 else "tick"}" x="{end + 9}" y="{below + 9}">{said}</text>',
+            ]
     return "\n".join([*out, "</svg>", ""])
 
 

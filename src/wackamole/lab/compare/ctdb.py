@@ -27,9 +27,15 @@ class Ctdb(Peer):
     def __init__(self, *, tuned: bool) -> None:
         self._tuned = tuned
         self.about = (
-            About("ctdb-1s", "CTDB, 1 s", "KeepaliveInterval=1, KeepaliveLimit=2; a cluster lock", slow=True)
+            About(
+                "ctdb-1s",
+                "CTDB, 1 s",
+                "KeepaliveInterval=1, KeepaliveLimit=2; a cluster lock",
+                slow=True,
+                notices_s=4.0,
+            )
             if tuned
-            else About("ctdb", "CTDB, default", "defaults; a cluster lock", slow=True)
+            else About("ctdb", "CTDB, default", "defaults; a cluster lock", slow=True, notices_s=32.0)
         )
 
     def missing(self) -> str | None:

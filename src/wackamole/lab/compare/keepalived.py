@@ -30,7 +30,9 @@ class Keepalived(Peer):
                 "VRRP 3, advert_int 0.1, vrrp_rt_priority, vrrp_no_swap, vrrp_higher_prio_send_advert; an instance for each VIP",
             )
         else:
-            self.about = About("keepalived", "keepalived, default", "defaults (advert_int 1); an instance for each VIP")
+            self.about = About(
+                "keepalived", "keepalived, default", "defaults (advert_int 1); an instance for each VIP", notices_s=4.0
+            )
 
     def missing(self) -> str | None:
         """The package."""

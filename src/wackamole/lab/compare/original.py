@@ -11,15 +11,15 @@ import shutil
 from pathlib import Path
 
 from ..lab import Lab, Layout
+from .ours import SPREAD_MS
 from .system import About, Peer, first_line, layout
 
 VARIABLE = "WACKAMOLE_ORIGINAL"
-DETECTION = "300ms"
 START = """\
 #!/bin/bash
 # it ends when Spread does not listen yet
 until (exec 3<>/dev/tcp/127.0.0.1/4803) 2>/dev/null; do sleep 0.05; done
-exec "$1" -d -c /run/wackamole.conf
+exec stdbuf --output=L "$1" -d -c /run/wackamole.conf  # its last words before an assertion count
 """
 
 
@@ -45,7 +45,7 @@ class Original(Peer):
 
     def layout(self, name: str) -> Layout:
         """On Spread."""
-        return layout(name, engine="spread", detection=DETECTION)
+        return layout(name, engine="spread", detection=f"{SPREAD_MS}ms")
 
     @staticmethod
     def config(lab: Lab) -> str:

@@ -5,26 +5,29 @@ from __future__ import annotations
 import shutil
 import signal
 
+from ...config import PROFILE_DEFAULT, PROFILES
 from ..lab import Lab, Layout
 from .system import About, Peer, first_line, layout, not_installed, send
 
 SETTINGS = '[balance]\ninterval = "1s"\nsettle = "2s"\n'
 """Sooner than the defaults, 4 s and 10 s: only how soon shares are even again after a come-back depends on it."""
+DETECTION_MS, FAST_MS = PROFILES[PROFILE_DEFAULT], PROFILES["lan-fast"]
+SPREAD_MS = 300
+"""With less, Spread 4.4 gives false alarms under load (lab/spread.py)."""
 
 
 class Ours(Peer):
     """Wackamole on one of its engines."""
 
-    def __init__(self, engine: str, detection: str = "300ms") -> None:
-        self._engine, self._detection = engine, detection
-        name = {"corosync": "Corosync", "spread": "Spread"}[engine]
-        default = engine == "corosync" and detection == "300ms"
-        self.about = About(
-            f"wackamole-{engine}",
-            f"Wackamole on {name}",
-            "defaults; balances after 2 s instead of 10 s" if default else f"detection {detection}; balances after 2 s",
-            ours=True,
-        )
+    def __init__(self, engine: str, detection_ms: int = DETECTION_MS) -> None:
+        self._engine, self._detection = engine, f"{detection_ms}ms"
+        tuned = f"detection {detection_ms} ms; balances after 2 s instead of 10 s"
+        if engine == "spread":
+            self.about = About("wackamole-spread", "Wackamole on Spread", tuned, ours=True)
+        elif detection_ms == DETECTION_MS:
+            self.about = About("wackamole-corosync", "Wackamole", tuned, ours=True)
+        else:
+            self.about = About("wackamole-fast", "Wackamole, lan-fast", tuned, ours=True)
 
     def missing(self) -> str | None:
         """Its engine has to be there."""

@@ -22,18 +22,18 @@ from typing import Any
 from ..lab import Lab, LabRefused, NotInTime
 from ..namespaces import ToolFailed, processes_in
 from ..probe import Probe, Seen
-from .system import NotOffered, System, send
+from .system import About, NotOffered, System, send
 
 PROBE_MS, MOVE_PROBE_MS, LEAVE_PROBE_MS = 5.0, 1.0, 2.0
 QUIET_SECONDS = 3.0
 READY_SECONDS_MAX = 150.0
 UNEVEN_SECONDS = 40.0
 """A system that has not evened its shares out by then does not do it: they are shown as they are."""
-OBSERVED_SECONDS = 6.0
-"""After a fault, at least: something that comes late (a second announcement, an election that is repeated) is seen."""
 STEADY_SECONDS = 1.5
+REACHED_SECONDS_MAX = 15.0
 RECOVERED_SECONDS_MAX = 90.0
-FROZEN_SECONDS, CUT_SECONDS, SPLIT_SECONDS = 10.0, 8.0, 8.0
+BEYOND_NOTICE_SECONDS = 3.0
+"""What a fault lasts beyond the time in which the system notices it, so that it can also act on it."""
 LEFT_SECONDS_MAX = 60.0
 CHAOS_KINDS = ("crash", "kill", "freeze", "cut", "split", "leave")
 CHAOS_EACH_SECONDS = 10.0
@@ -51,6 +51,13 @@ class Timing:
 
     idle: float = 20.0
     chaos: float = 60.0
+    observed: float = 6.0
+    """After a fault, at least: something that comes late (a second announcement, an election that is repeated) is seen."""
+    held: float = 8.0
+    """A freeze, a cut and a split, at least; for longer if the system needs longer to notice them."""
+
+
+QUICK = Timing(idle=5.0, chaos=30.0, observed=4.0, held=5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,11 @@ class Result:
 
     figures: dict[str, float]
     detail: dict[str, Any] = field(default_factory=dict)
+
+
+def holds_s(timing: Timing, about: About) -> float:
+    """How long a fault lasts at least before it is undone or its end is called: longer than the system needs to notice."""
+    return max(timing.held, about.notices_s + BEYOND_NOTICE_SECONDS)
 
 
 # -- what was seen, as numbers ----------------------------------------------------------------------------------------------
@@ -204,13 +216,11 @@ class Stage:
 
     @contextmanager
     def watching(self, probe_ms: float = PROBE_MS, vips: Sequence[str] | None = None) -> Iterator[Watch]:
-        """The client and the observer, who reach every VIP before anything happens. Raises Void."""
+        """The client and the observer. They may begin while something is waited for; `Watch.until_reached` is what holds
+        before anything happens."""
         asked = list(vips) if vips is not None else self.vips
         with Probe(self.lab, interval_ms=probe_ms, vips=asked) as probe:
-            watch = Watch(probe, len(asked))
-            watch.until_answered(15.0)
-            time.sleep(0.3)
-            yield watch
+            yield Watch(probe, len(asked))
 
     # -- what is done
 
@@ -252,31 +262,35 @@ class Stage:
         node: str,
         do: Callable[[], float],
         *,
-        lasts_s: float = 0.0,
         undo: Callable[[], float] | None = None,
         probe_ms: float = PROBE_MS,
         dead: bool = True,
     ) -> Result:
         """Do something to a node, watch until all VIPs answer steadily; the same again for undoing it. `dead`: the node
         cannot serve meanwhile, so that its VIPs have to move."""
-        before = self.until_ready()
-        shares = [list(before.values()).count(n) for n in self.nodes]
         with self.watching(probe_ms) as watch:
+            before = self.until_ready()
+            watch.until_reached()
             began = do()
-            watch.until_steady(max(OBSERVED_SECONDS, lasts_s), RECOVERED_SECONDS_MAX)
+            steady = [watch.until_steady(holds_s(self.timing, self.system.about), RECOVERED_SECONDS_MAX)]
             undone = time.monotonic()
             during = self._holders_now()
             if undo is not None:
                 undone = undo()
-                watch.until_steady(OBSERVED_SECONDS, RECOVERED_SECONDS_MAX)
+                steady.append(watch.until_steady(self.timing.observed, RECOVERED_SECONDS_MAX))
             ended = time.monotonic()
             seen = watch.stop()
-        alive = [n for n in self.nodes if n != node] if dead else list(self.nodes)
         served = {vip: _last_owner(seen, vip, undone) for vip in self.vips}
         figures = effect(seen, (began, undone), before, served, [node] if dead else [])
-        figures["fairness_vips"] = float(spread_of([n for n in served.values() if n in alive], alive))
+        if dead:
+            alive = [n for n in self.nodes if n != node]
+            figures["fairness_vips"] = float(spread_of([n for n in served.values() if n in alive], alive))
         if undo is not None:
             figures |= effect(seen, (undone, ended), before, self._holders_now(), prefix="back_")
+        figures |= {
+            f"{prefix}unrecovered": 1.0 for prefix, good in zip(("", "back_"), steady, strict=False) if not good
+        }
+        shares = [list(before.values()).count(n) for n in self.nodes]
         detail = {"node": node, "shares": shares, "stalls": len(seen.stalls), "timeline": timeline(seen, began)}
         if undo is not None:
             detail["undone_ms"] = round((undone - began) * 1000)
@@ -292,7 +306,7 @@ class Watch:
 
     def until_asking(self) -> None:
         """Wait until the client asks. Raises Void."""
-        due = time.monotonic() + 15.0
+        due = time.monotonic() + REACHED_SECONDS_MAX
         while len(self._probe.silent) < self._vips:
             if time.monotonic() > due:
                 raise Void("the client did not begin")
@@ -302,13 +316,14 @@ class Watch:
         """Whether every VIP answers now."""
         return len(self._probe.silent) == self._vips and not any(self._probe.silent.values())
 
-    def until_answered(self, within_s: float) -> None:
-        """Wait until every VIP answers. Raises Void."""
-        due = time.monotonic() + within_s
+    def until_reached(self) -> None:
+        """Wait until the client reaches every VIP, and a little longer. Raises Void."""
+        due = time.monotonic() + REACHED_SECONDS_MAX
         while not self.answered():
             if time.monotonic() > due:
-                raise Void(f"the client does not reach every VIP within {within_s:g} s")
+                raise Void(f"the client does not reach every VIP within {REACHED_SECONDS_MAX:g} s")
             time.sleep(0.02)
+        time.sleep(0.3)
 
     def until_steady(self, least_s: float, most_s: float) -> bool:
         """Watch for so long at least, then until every VIP has answered for STEADY_SECONDS, or until `most_s`. Returns
@@ -344,8 +359,8 @@ def cold(stage: Stage) -> Result:
         began = time.monotonic()
         for node in stage.nodes:
             stage.start(node)
-        watch.until_steady(OBSERVED_SECONDS, RECOVERED_SECONDS_MAX)
         held = stage.until_ready()
+        watch.until_steady(0.0, RECOVERED_SECONDS_MAX)
         ended = time.monotonic()
         seen = watch.stop()
     served = [max((b for a, b in seen.silences[vip]), default=began) - began for vip in stage.vips]
@@ -397,6 +412,7 @@ def move(stage: Stage) -> Result:
     source = before[vip]
     target = stage.nodes[(stage.nodes.index(source) + 1) % len(stage.nodes)]
     with stage.watching(MOVE_PROBE_MS, [vip]) as watch:
+        watch.until_reached()
         began = time.monotonic()
         stage.system.move(stage.lab, vip, source, target)
         due = began + RECOVERED_SECONDS_MAX
@@ -435,15 +451,17 @@ def come_back(stage: Stage) -> Result:
     if stage.system.daemons(stage.lab, node):
         stage.leave(node)
     stage.until_left(node)
-    time.sleep(QUIET_SECONDS)
-    before = stage.held()
-    if before is None:
-        raise Void("a VIP is not in exactly one kernel")
     with stage.watching() as watch:
+        time.sleep(QUIET_SECONDS)
+        before = stage.held()
+        if before is None:
+            raise Void("a VIP is not in exactly one kernel")
+        watch.until_reached()
         began = time.monotonic()
         stage.start(node)
-        watch.until_steady(OBSERVED_SECONDS, RECOVERED_SECONDS_MAX)
         after = stage.until_ready()
+        even_ms = (time.monotonic() - began - QUIET_SECONDS) * 1000
+        watch.until_steady(0.0, RECOVERED_SECONDS_MAX)
         ended = time.monotonic()
         seen = watch.stop()
     moved = [v for v in stage.vips if after[v] != before[v]]
@@ -454,7 +472,7 @@ def come_back(stage: Stage) -> Result:
     figures["needless_interruptions"] = float(sum(1 for v in stayed if dark_ms(seen, v, began, ended) > slack_ms))
     figures["needless_moves"] = float(max(0, len(moved) - share))
     figures["fairness_vips"] = float(spread_of(after.values(), stage.nodes))
-    figures["even_after_ms"] = round((ended - began - QUIET_SECONDS) * 1000)
+    figures["even_after_ms"] = round(even_ms)
     return Result(figures, {"node": node, "timeline": timeline(seen, began)})
 
 
@@ -490,31 +508,30 @@ def freeze(stage: Stage) -> Result:
         send(signal.SIGCONT, pids)
         return when
 
-    return stage.fault(node, stop, lasts_s=FROZEN_SECONDS, undo=go_on)
+    return stage.fault(node, stop, undo=go_on)
 
 
 def cable(stage: Stage) -> Result:
     """A node's cable is pulled, and plugged in again."""
     node = stage.victim("cable")
-    return stage.fault(node, lambda: stage.lab.cut(node), lasts_s=CUT_SECONDS, undo=lambda: stage.lab.plug(node))
+    return stage.fault(node, lambda: stage.lab.cut(node), undo=lambda: stage.lab.plug(node))
 
 
 def split(stage: Stage) -> Result:
     """A node and the others do not hear each other, with all carriers up and the client hearing all; then they do."""
     node = stage.victim("split")
-    return stage.fault(
-        node, lambda: stage.lab.partition([node]), lasts_s=SPLIT_SECONDS, undo=stage.lab.heal, dead=False
-    )
+    return stage.fault(node, lambda: stage.lab.partition([node]), undo=stage.lab.heal, dead=False)
 
 
 def chaos(stage: Stage) -> Result:
     """A minute of random faults, the same for every system."""
-    stage.until_ready()
     faults = random_faults(1000 + stage.run, stage.nodes, stage.timing.chaos)
     todo = sorted([(f.at, 0, f) for f in faults] + [(f.until, 1, f) for f in faults], key=lambda x: x[:2])
     splits: list[tuple[float, float]] = []
     done: list[list[object]] = []
     with stage.watching() as watch:
+        stage.until_ready()
+        watch.until_reached()
         began = time.monotonic()
         for at, undo, fault in todo:
             _wait_until(began + at)

@@ -12,7 +12,8 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Record:
     """One run of one scenario on one system. `void`: which precondition did not hold, or "" ; `refused`: why the system
-    does not offer that. `load`: the machine's, over a minute, when it began."""
+    does not offer that. `load`: the machine's, over a minute, when it began; `took_s`: how long it took
+    with all its preparation, seconds."""
 
     system: str
     scenario: str
@@ -23,6 +24,7 @@ class Record:
     machine: str
     void: str = ""
     refused: str = ""
+    took_s: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
     detail: dict[str, Any] = field(default_factory=dict)
 

@@ -35,6 +35,8 @@ class About:
     ours: bool = False
     slow: bool = False
     """Whether its clusters take so long that they are measured fewer times."""
+    notices_s: float = 2.0
+    """After how many seconds of silence a host is certainly dead to it: what is held up is held for longer."""
 
 
 class System(Protocol):
@@ -73,7 +75,7 @@ class System(Protocol):
         """Take that order back, so that it goes home."""
 
 
-def layout(name: str, *, engine: str = "corosync", detection: str = "300ms", settings: str = "") -> Layout:
+def layout(name: str, *, engine: str = "corosync", detection: str = "200ms", settings: str = "") -> Layout:
     """The lab that every system gets: the same nodes, addresses and cables."""
     return Layout.of(name, nodes=NODES, vips=VIPS, vips6=0, engine=engine, detection=detection, settings=settings)
 

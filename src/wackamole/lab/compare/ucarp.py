@@ -22,7 +22,9 @@ class Ucarp(Peer):
     """CARP in user space, with its defaults: advbase 1, deadratio 3."""
 
     programs = ("ucarp",)
-    about = About("ucarp", "ucarp", "defaults (advbase 1); a process for each VIP; --preempt, --shutdown")
+    about = About(
+        "ucarp", "ucarp", "defaults (advbase 1); a process for each VIP; --preempt, --shutdown", notices_s=4.5
+    )
 
     def missing(self) -> str | None:
         """The package."""
