@@ -22,6 +22,7 @@ from wackamole.keys import write_new
 from wackamole.lab.lab import LABS, Lab, Layout
 from wackamole.lab.namespaces import NETNS, SHM, ip
 from wackamole.lab.probe import Probe
+from wackamole.shell.releases import TURN_SECONDS_MAX
 
 pytestmark = pytest.mark.lab
 
@@ -124,7 +125,7 @@ def test_a_daemon_that_leaves_hands_everything_over_first(three: Lab) -> None:
     before = shares(three)
     with Probe(three, interval_ms=10) as probe:
         answered(three, probe)
-        three.stop("c")
+        began = three.stop("c")
         three.until_settled(("a", "b"))
         three.until(lambda: three._daemon("c") is None, within_s=30, story="its daemon has ended")
         seen = probe.stop()
@@ -134,6 +135,11 @@ def test_a_daemon_that_leaves_hands_everything_over_first(three: Lab) -> None:
     assert not any(seen.two_owners.values())
     log = three.log("c")
     assert "stopped reason=left" in log
+    for node in ("a", "b"):  # the ring changes when they have what they were handed, however busy they are
+        later = [e for what in ("view", "kernel") for e in events(three, node, what) if e["monotonic"] > began]
+        view = next(e["monotonic"] for e in later if e["event"] == "view")
+        taken = next(e["monotonic"] for e in later if e["event"] == "kernel" and e["added"] != "0")
+        assert taken < view or view - began >= TURN_SECONDS_MAX
 
 
 def test_the_last_one_leaves_too(make_lab: MakeLab) -> None:

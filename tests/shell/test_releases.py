@@ -120,3 +120,52 @@ def test_who_does_not_tell_is_not_waited_for_for_ever(monkeypatch: pytest.Monkey
         assert kernel.numbers == [2 * AT_ONCE, AT_ONCE, 0]
 
     asyncio.run(main())
+
+
+def test_who_leaves_waits_until_the_others_have_everything() -> None:
+    async def main() -> None:
+        held = vips(3)
+        kernel = Kernel(held)
+        await kernel.releases.taken()  # nothing is on its way
+        kernel.releases.hold_exactly(1, (), keys(held))
+        kernel.releases.hold_exactly(2, (), frozenset())  # it has let go, and the table is no longer its own
+        waiting = asyncio.ensure_future(kernel.releases.taken())
+        await asyncio.sleep(0)
+        kernel.releases.arrived(keys(held[1:]))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        kernel.releases.arrived(keys(held[:1]))
+        await asyncio.wait_for(waiting, WITHIN_SECONDS)
+
+    asyncio.run(main())
+
+
+def test_who_leaves_waits_for_nobody_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        held = vips(3)
+        kernel = Kernel(held)
+        kernel.releases.hold_exactly(1, (), keys(held))
+        monkeypatch.setattr(module, "TURN_SECONDS_MAX", 0.02)
+        await asyncio.wait_for(kernel.releases.taken(), WITHIN_SECONDS)
+        silent = Kernel(held, all_tell=False)  # an older version is among them: nothing is waited for
+        silent.releases.hold_exactly(1, (), keys(held))
+        monkeypatch.setattr(module, "TURN_SECONDS_MAX", WITHIN_SECONDS * 2)
+        await asyncio.wait_for(silent.releases.taken(), WITHIN_SECONDS)
+
+    asyncio.run(main())
+
+
+def test_who_leaves_goes_at_once_when_the_group_changes() -> None:
+    async def main() -> None:
+        held = vips(3)
+        kernel = Kernel(held)
+        kernel.releases.hold_exactly(1, (), keys(held))
+        waiting = asyncio.ensure_future(kernel.releases.taken())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        kernel.releases.wait_no_longer()
+        kernel.releases.arrived(keys(held))  # too late to count
+        await asyncio.wait_for(waiting, WITHIN_SECONDS)
+        assert kernel.numbers == [0]
+
+    asyncio.run(main())

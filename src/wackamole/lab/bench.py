@@ -31,7 +31,7 @@ from ..shell.kernel.announce import ETH_BROADCAST, SCHEDULE_MS
 from ..shell.kernel.claims import ETH_P_ARP
 from ..shell.kernel.listed import BURST_SECONDS
 from ..shell.kernel.surroundings import packed
-from . import fence_bench, placement_bench
+from . import fence_bench, placement_bench, trace_bench
 from .engine_bench import busy
 from .lab import CLIENT, Lab, LabRefused, Layout
 from .namespaces import opened_in
@@ -39,6 +39,8 @@ from .probe import Probe, Seen
 
 PROBE_MS = 10.0
 SETTINGS = '[balance]\ninterval = "1s"\nsettle = "2s"\n'
+HANDED_OVER_MS = 6.0
+"""Of a planned hand-over, for the worst VIP; so many probes of 1000 a second may be lost."""
 IDLE_SECONDS = 20.0
 SPURIOUS_SECONDS = 5.0
 WITHIN_SECONDS = 60.0
@@ -114,6 +116,7 @@ class Bench:
         self.rounds = rounds
         self.figures: list[Figure] = []
         self.fence_rows: list[fence_bench.Row] = []
+        self.traces: list[trace_bench.Trace] = []
         self.two_owners = Figure("two hosts answering for one VIP, in all of the above", "ms", 0)
 
     def figure(self, what: str, unit: str, limit: float | None) -> Figure:
@@ -269,6 +272,57 @@ class Bench:
             max((at - announced[0]) * 1000 - ms for at, ms in zip(announced[1:], SCHEDULE_MS[1:], strict=False))
         )
         return [float(tap.busiest_second(lab.macs()[to]))] if told["sent"] else []
+
+    def trace(self) -> None:
+        """A crash, a planned move and a leave, each node in turn, taken apart; and how long the worst VIP was dark."""
+        crash, move, leave = (
+            trace_bench.Trace(title) for title in ("Host crash", "Planned move of a VIP", "Graceful leave")
+        )
+        self.traces += [crash, move, leave]
+        for trace, goal_ms in ((crash, None), (move, HANDED_OVER_MS), (leave, HANDED_OVER_MS)):
+            self.figure(f"{trace.title}: outage of the worst VIP", "ms", goal_ms).values = trace.outage_ms
+            self.figure(
+                f"{trace.title}: probes lost, {1000 / trace_bench.PROBE_MS:g} a second", "probes", goal_ms
+            ).values = trace.lost
+        with self.cluster(10) as lab, trace_bench.Capture(lab) as capture:
+            nodes = lab.layout.nodes
+            for number in range(self.rounds):
+                node, to = nodes[number % len(nodes)], nodes[(number + 1) % len(nodes)]
+                self._owners(self._traced_move(lab, capture, move, node, to))
+                self._owners(self._traced_leave(lab, capture, leave, node))
+                self._start_again(lab, node)
+                self._owners(trace_bench.crash(lab, capture, crash, node, watching))
+                self._start_again(lab, node)
+                note(
+                    f"round {number + 1} of {self.rounds}: crash {crash.outage_ms[-1]:.0f} ms,"
+                    f" move {move.outage_ms[-1]:.1f} ms, leave {leave.outage_ms[-1]:.1f} ms"
+                )
+
+    def _start_again(self, lab: Lab, node: str) -> None:
+        lab.start(node)
+        lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the load is balanced")
+
+    @staticmethod
+    def _traced_leave(lab: Lab, capture: trace_bench.Capture, leave: trace_bench.Trace, node: str) -> Seen:
+        vips = trace_bench.vips_of(lab, node)
+        seen = trace_bench.hand_over(lab, capture, leave, node, vips, lambda: lab.stop(node), watching)
+        lab.until(lambda: lab._daemon(node) is None, within_s=30, story=f"{node} has left")
+        return seen
+
+    @staticmethod
+    def _traced_move(lab: Lab, capture: trace_bench.Capture, move: trace_bench.Trace, node: str, to: str) -> Seen:
+        name, address = next((n, a) for n, a in lab.layout.vips if lab.holders(a) == {node} and ":" not in a)
+
+        def order() -> float:
+            began = time.monotonic()
+            lab.ask(to, "move", {"vips": [name], "node": to})
+            return began
+
+        seen = trace_bench.hand_over(lab, capture, move, node, [address], order, watching)
+        lab.ask(to, "move", {"vips": [name], "node": node})
+        lab.ask(to, "unhold", {"vips": [name]})
+        lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the VIP is back")
+        return seen
 
     def drained(self) -> None:
         """A node with a hundred VIPs is drained, and taken back. Each round probes another ten of them: the prober runs
@@ -470,6 +524,8 @@ class Bench:
         parts = ["\n".join([*head, *(f.row() for f in figures if f.values)])] if any(f.values for f in figures) else []
         if self.fence_rows:
             parts.append(fence_bench.table(self.fence_rows))
+        if self.traces:
+            parts.append(trace_bench.table(self.traces))
         return "\n\n".join(parts)
 
     def as_data(self) -> dict[str, Any]:
@@ -484,6 +540,7 @@ class Bench:
                 if f.values
             ],
             "fence": [asdict(row) for row in self.fence_rows],
+            "traces": [asdict(trace) for trace in self.traces],
         }
 
 
@@ -528,11 +585,13 @@ class Wiretap:
 
 
 @contextmanager
-def watching(lab: Lab, *, interval_ms: float = PROBE_MS, vips: Sequence[str] | None = None) -> Iterator[list[Seen]]:
+def watching(
+    lab: Lab, *, interval_ms: float = PROBE_MS, vips: Sequence[str] | None = None, rounds_a_question: int = 1
+) -> Iterator[list[Seen]]:
     """Probe all VIPs (or these addresses) while something happens; the list has what was seen afterwards."""
     probed = len(lab.layout.vips) if vips is None else len(vips)
     found: list[Seen] = []
-    with Probe(lab, interval_ms=interval_ms, vips=vips) as probe:
+    with Probe(lab, interval_ms=interval_ms, vips=vips, rounds_a_question=rounds_a_question) as probe:
         lab.until(
             lambda: len(probe.silent) == probed and not any(probe.silent.values()),
             within_s=WITHIN_SECONDS,
@@ -649,6 +708,7 @@ def main() -> None:
     only = (
         "client",
         "large",
+        "trace",
         "drain",
         "fence",
         "notify",
@@ -660,12 +720,14 @@ def main() -> None:
         "detection",
     )
     parser.add_argument("--only", choices=only, action="append")
+    parser.add_argument("--charts", type=Path, metavar="FOLDER", help="write the charts there")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     bench = Bench(given.detection, given.rounds)
     parts = {
         "client": bench.client_sees,
         "large": bench.large,
+        "trace": bench.trace,
         "drain": bench.drained,
         "fence": bench.fence,
         "notify": bench.told,
@@ -687,6 +749,9 @@ def main() -> None:
     except LabRefused as no:
         print(f"script/bench: {no}", file=sys.stderr)
         sys.exit(1)
+    if given.charts is not None:
+        for name, chart in trace_bench.charts(bench.traces, machine()).items():
+            (given.charts / name).write_text(chart)
     if given.json:
         print(json.dumps(bench.as_data(), indent=2))
     else:

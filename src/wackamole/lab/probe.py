@@ -113,7 +113,14 @@ class Prober:
     """Asks and notes; runs until its standard input ends."""
 
     def __init__(
-        self, client: str, observer: str, vips: Iterable[str], interval_s: float, capture: Capture | None = None
+        self,
+        client: str,
+        observer: str,
+        vips: Iterable[str],
+        interval_s: float,
+        capture: Capture | None = None,
+        *,
+        rounds_a_question: int = 1,
     ) -> None:
         self.vips = [_Vip(ip, socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)) for ip in vips]
         self._by_ip = {v.packed: v for v in self.vips}
@@ -125,6 +132,7 @@ class Prober:
         self._wire = opened_in(observer, self._packet)
         self._mac: bytes = self._wire.getsockname()[4]
         self._capture = capture
+        self._rounds_a_question = rounds_a_question
         self._round = 0
         self._asked: list[float] = []
 
@@ -192,6 +200,8 @@ class Prober:
                 head = head[:2] + _checksum(head) + head[4:]
             with contextlib.suppress(OSError):  # no neighbour: silence, which is what is measured
                 (self._echo6 if six else self._echo4).sendto(head, (vip.ip, 0))
+            if number % self._rounds_a_question:
+                continue
             with contextlib.suppress(OSError):
                 self._wire.send(self._solicitation(vip.packed, number) if six else self._question(vip.packed, number))
 
@@ -320,6 +330,9 @@ class Seen:
     """Questions that two hosts answered one after the other: a hand-over in between explains it."""
     stalls: list[tuple[float, float]] = field(default_factory=list)
     """When the prober itself was held up, and for how long."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """Probes that were never answered."""
+    rounds_a_question: int = 1
 
     def worst(self, since: float, until: float = float("inf")) -> float:
         """The longest silence of any address that began in this time, seconds."""
@@ -338,15 +351,23 @@ class Seen:
     def two_owners_s(self, since: float = 0.0, until: float = float("inf")) -> float:
         """The longest time that any address had two owners, seconds: questions with two answers, times the interval."""
         counts = [sum(1 for at, _ in found if since <= at < until) for found in self.two_owners.values()]
-        return max(counts, default=0) * self.interval_s
+        return max(counts, default=0) * self.interval_s * self.rounds_a_question
 
 
 class Probe:
-    """The probing process of a lab. Ends with its owner."""
+    """The probing process of a lab. Ends with its owner. `rounds_a_question`: the observer asks in each so many rounds of the
+    client's; it runs before the daemons, and must not take their CPU."""
 
     def __init__(
-        self, lab: Lab, *, interval_ms: float = 5.0, vips: Sequence[str] | None = None, capture: Path | None = None
+        self,
+        lab: Lab,
+        *,
+        interval_ms: float = 5.0,
+        vips: Sequence[str] | None = None,
+        capture: Path | None = None,
+        rounds_a_question: int = 1,
     ) -> None:
+        self._rounds_a_question = rounds_a_question
         self._names = {mac: node for node, mac in lab.macs().items()}
         layout = lab.layout
         addresses = list(vips) if vips is not None else [a for _, a in layout.vips]
@@ -356,6 +377,7 @@ class Probe:
                 "--client", layout.namespace(CLIENT),
                 "--observer", layout.namespace(OBSERVER),
                 "--interval-ms", str(interval_ms),
+                "--rounds-a-question", str(rounds_a_question),
                 *(["--capture", str(capture)] if capture is not None else []),
                 *addresses,
             ],
@@ -395,6 +417,8 @@ class Probe:
             {ip: v["sent"] for ip, v in vips.items()},
             {ip: v["apart"] for ip, v in vips.items()},
             [(at, lasted) for at, lasted in found["stalls"]],
+            {ip: v["lost"] for ip, v in vips.items()},
+            self._rounds_a_question,
         )
 
     def __enter__(self) -> Probe:
@@ -412,13 +436,21 @@ def main() -> None:
     parser.add_argument("--client", required=True)
     parser.add_argument("--observer", required=True)
     parser.add_argument("--interval-ms", type=float, default=5.0)
+    parser.add_argument("--rounds-a-question", type=int, default=1)
     parser.add_argument("--capture", type=Path)
     parser.add_argument("vips", nargs="+")
     given = parser.parse_args()
     with contextlib.suppress(OSError):  # a client is a machine of its own: the nodes' load must not keep it from asking
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
     capture = Capture(given.capture) if given.capture is not None else None
-    prober = Prober(given.client, given.observer, given.vips, given.interval_ms / 1000, capture)
+    prober = Prober(
+        given.client,
+        given.observer,
+        given.vips,
+        given.interval_ms / 1000,
+        capture,
+        rounds_a_question=given.rounds_a_question,
+    )
     prober.run(sys.stdin.buffer, sys.stdout)
 
 

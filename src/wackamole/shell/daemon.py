@@ -518,8 +518,13 @@ class Daemon:
 
     def on_engine(self, event: EngineEvent) -> None:
         """Translate the engine's events; a payload that is no message of ours is counted and dropped. A process that is
-        being replaced hears no more: its successor goes on."""
+        being replaced hears no more: its successor goes on. One that is to leave, and has nothing more, hears only who
+        has what was its own."""
         if self._restarting:
+            return
+        gone = self.state.phase is Phase.GONE
+        if gone and not isinstance(event, Delivered):
+            self._releases.wait_no_longer()  # in an exchange the others would wait for what this one has to say
             return
         match event:
             case Joined():
@@ -543,6 +548,8 @@ class Daemon:
                     if event.sender != self.state.me:
                         self._advised(message)
                     return
+                if gone:
+                    return
                 if isinstance(message, Beat):
                     self.counts.heard_beat(event.sender, self.state.settings.beat_ms)
                 self.tell(ev.MessageDelivered(event.sender, view, message))
@@ -564,6 +571,8 @@ class Daemon:
         await self.engine.rejoin(reason, pause)
 
     async def _finish(self) -> None:
+        """Leave when the others serve what was mine: the ring changes then, and nothing is delivered meanwhile."""
+        await self._releases.taken()
         await self.engine.leave()
         self.done.set()
 

@@ -8,6 +8,7 @@ believes. What is lost with the group, or forbidden here, goes at once, and so d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
@@ -49,6 +50,7 @@ class Releases:
         self._vips = held
         self._staying: dict[VipKey, _Staying] = {}
         self._going: set[VipKey] = set()
+        self._taken = asyncio.Event()  # nothing is going
         self._at_once = AT_ONCE
         self._again: asyncio.Handle | None = None
         self._late: asyncio.Handle | None = None
@@ -74,8 +76,22 @@ class Releases:
     def arrived(self, keys: Iterable[VipKey]) -> None:
         """The new holders' kernels have these."""
         before, self._going = self._going, self._going.difference(keys)
-        if before and not self._going and self._staying:
+        if before and not self._going:
+            self.wait_no_longer()
+
+    def wait_no_longer(self) -> None:
+        """The new holders have everything, or nobody will say so."""
+        self._going.clear()
+        self._taken.set()
+        if self._staying:
             self._go_on()
+
+    async def taken(self) -> None:
+        """Wait until the new holders' kernels have what was let go last, but no longer than TURN_SECONDS_MAX."""
+        if self._going:
+            self._taken.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._taken.wait(), TURN_SECONDS_MAX)
 
     def _end(self, key: VipKey, asked: object) -> None:
         stay = self._staying.get(key)
@@ -97,13 +113,9 @@ class Releases:
                 del self._staying[key]
             self._going = set(turn) if self._all_tell() else set()
         if self._going and self._staying:
-            self._late = asyncio.get_running_loop().call_later(TURN_SECONDS_MAX, self._wait_no_longer)
+            self._late = asyncio.get_running_loop().call_later(TURN_SECONDS_MAX, self.wait_no_longer)
         staying = (stay.vip for stay in self._staying.values())
         self._hold(self._serial, tuple(sorted((*self._vips, *staying), key=lambda v: v.key)))
-
-    def _wait_no_longer(self) -> None:
-        self._going.clear()
-        self._go_on()
 
     def _cancel(self) -> None:
         for timer in (self._again, self._late):

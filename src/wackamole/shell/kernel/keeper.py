@@ -45,6 +45,7 @@ class Outcome:
     add_ms: float
     announce_ms: float
     number: int = 0  # the job's
+    asked_at: float = 0.0  # the job's
 
 
 def plan(
@@ -191,6 +192,7 @@ class Keeper:
             (added_at - job.asked_at) * 1000,
             (announced_at - job.asked_at) * 1000,
             job.number,
+            job.asked_at,
         )
 
 

@@ -378,6 +378,7 @@ class Kernel:
                     "removed": str(outcome.removed),
                     "add_ms": f"{outcome.add_ms:.2f}",
                     "announce_ms": f"{outcome.announce_ms:.2f}",
+                    "confirm_ms": f"{(time.monotonic() - outcome.asked_at) * 1000:.2f}",
                     "put_back": "yes" if self._putting_back else "no",
                 },
             )

@@ -1,0 +1,289 @@
+"""Where the time goes: a take-over, a planned move and a leave, taken apart into what they consist of (docs/benchmarks.md).
+
+The parts are told apart by what stands in the nodes' own records and by what went over the switch: the ring's packets, and
+announcements. All of it is on the one monotonic clock that the hosts of a lab share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..client import NotReachable, converse
+from ..engine.corosync.conf import PORT
+from ..shell.kernel.claims import attach
+from ..shell.kernel.rtnl import SO_RCVBUFFORCE
+from .lab import SWITCH, Lab
+from .namespaces import opened_in
+from .probe import Seen
+from .trace_chart import Panel, ms, steps
+
+SO_TIMESTAMPNS = 35
+ETH_P_ALL, PACKET_OUTGOING = 3, 4
+BUFFER_BYTES = 64 << 20
+"""Nothing is read while it is measured: reading would take the CPU that is measured."""
+SNAP_BYTES = 128
+_LDH, _LDB, _LD, _TAX, _JEQ, _JEQ_X, _RET = 0x28, 0x30, 0x20, 0x07, 0x15, 0x1D, 0x06
+FILTER = (  # classic BPF: what announces an address, and the ring's first link
+    (_LDH, 0, 0, 12),
+    (_JEQ, 0, 5, 0x0806),
+    (_LD, 0, 0, 28),
+    (_TAX, 0, 0, 0),
+    (_LD, 0, 0, 38),
+    (_JEQ_X, 12, 0, 0),
+    (_RET, 0, 0, 0),
+    (_JEQ, 0, 4, 0x0800),
+    (_LDB, 0, 0, 23),
+    (_JEQ, 0, 7, 17),
+    (_LDH, 0, 0, 36),
+    (_JEQ, 6, 5, PORT),
+    (_JEQ, 0, 4, 0x86DD),
+    (_LDB, 0, 0, 54),
+    (_JEQ, 0, 2, 136),
+    (_LDH, 0, 0, 0),
+    (_JEQ, 1, 0, 0x3333),
+    (_RET, 0, 0, 0),
+    (_RET, 0, 0, SNAP_BYTES),
+)
+TOTEM = b"\x70\xc0"
+"""How what Corosync sends begins, in knet's packet, on a machine with the low byte first; its version and its kind follow."""
+KINDS = ("token", "message", "merge", "join", "commit", "token is held no longer")
+UDP_AT, KNET_BYTES_MAX = 42, 24
+WITHIN_SECONDS = 60.0
+PROBE_MS, ROUNDS_A_QUESTION = 1.0, 10
+
+Watching = Callable[..., contextlib.AbstractContextManager[list[Seen]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Something on the switch. `kind`: one of KINDS, or `announcement`, of `ip`."""
+
+    at: float
+    mac: str
+    kind: str
+    ip: str = ""
+
+
+class Capture:
+    """The switch's frames, with the kernel's time of each."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._socket = opened_in(lab.layout.namespace(SWITCH), self._opened)
+
+    @staticmethod
+    def _opened() -> socket.socket:
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))  # of every port
+        attach(s, b"".join(struct.pack("=HBBI", *line) for line in FILTER))
+        s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+        s.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        s.setblocking(False)
+        return s
+
+    def take(self) -> list[Frame]:
+        """What came since the last time, oldest first."""
+        apart = time.time() - time.monotonic()
+        found: list[Frame] = []
+        while True:
+            try:
+                content, ancillary, _, where = self._socket.recvmsg(SNAP_BYTES, 64)
+            except BlockingIOError:
+                return found
+            if where[2] == PACKET_OUTGOING or where[0].startswith("br"):
+                continue  # the same frame again, as the bridge sends it on
+            seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
+            frame = read(content, seconds + nanoseconds / 1e9 - apart)
+            if frame is not None:
+                found.append(frame)
+
+    def __enter__(self) -> Capture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+def read(content: bytes, at: float) -> Frame | None:
+    """What a frame is; None if it is nothing that is traced (knet's own questions, for instance)."""
+    mac, kind = content[6:12].hex(":"), content[12:14]
+    if kind == b"\x08\x06":
+        return Frame(at, mac, "announcement", socket.inet_ntop(socket.AF_INET, content[28:32]))
+    if kind == b"\x86\xdd":
+        return Frame(at, mac, "announcement", socket.inet_ntop(socket.AF_INET6, content[62:78]))
+    place = content.find(TOTEM, UDP_AT, UDP_AT + KNET_BYTES_MAX)
+    number = content[place + 3] if 0 <= place < len(content) - 3 else len(KINDS)
+    return Frame(at, mac, KINDS[number]) if number < len(KINDS) else None
+
+
+class Records:
+    """What a node records from now on, also if it ends meanwhile."""
+
+    def __init__(self, lab: Lab, node: str) -> None:
+        self._path = str(lab.home / node / "run/wackamole/control.sock")
+        self.entries: list[dict[str, Any]] = []
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        with contextlib.suppress(NotReachable):
+            for kind, entry in converse(self._path, "events", {"follow": True}, patient=True):
+                if kind == "progress":
+                    self.entries.append(entry)
+
+
+@dataclass
+class Trace:
+    """What something consists of: for each part its name and how long it took in each round (ms), in order."""
+
+    title: str
+    parts: dict[str, list[float]] = field(default_factory=dict)
+    outage_ms: list[float] = field(default_factory=list)
+    lost: list[float] = field(default_factory=list)
+
+    def add(self, moments: Sequence[tuple[str, float]]) -> None:
+        """One round: when each part was over; the first is when it began."""
+        for (_, began), (what, ended) in itertools.pairwise(moments):
+            self.parts.setdefault(what, []).append((ended - began) * 1000)
+
+
+def crash(lab: Lab, capture: Capture, trace: Trace, node: str, watching: Watching) -> Seen:
+    """A host crashes: from the last token that it passed on to the first answer for the VIP that was dark for longest."""
+    rest = [n for n in lab.layout.nodes if n != node]
+    capture.take()  # a ring that rests is passed on only now and then: so before the host's last token
+    with watching(lab, interval_ms=PROBE_MS, vips=vips_of(lab, node), rounds_a_question=ROUNDS_A_QUESTION) as seen:
+        began = lab.crash(node)
+        lab.until_settled(rest)
+    frames = capture.take()
+    worst = _worst(seen[0], began, trace)
+    macs = lab.macs()
+    last = max(f.at for f in frames if f.kind == "token" and f.mac == macs[node])
+    announced, by = _announced(frames, macs, worst.ip, last)
+    found = records(lab, by, last)
+    view = next(e["monotonic"] for e in found if e["event"] == "view")
+    acquired = Acquired.of(found, view)
+    trace.add(
+        [
+            ("", last),
+            ("detection: the token does not come", min(f.at for f in frames if f.kind == "join" and f.at > last)),
+            ("membership: the survivors agree", view),
+            ("decision", acquired.asked),
+            ("kernel: addresses added", acquired.done),
+            ("announcement", announced),
+            ("neighbours learn", worst.answered),
+        ]
+    )
+    return seen[0]
+
+
+def hand_over(
+    lab: Lab,
+    capture: Capture,
+    trace: Trace,
+    node: str,
+    vips: Sequence[str],
+    act: Callable[[], float],
+    watching: Watching,
+) -> Seen:
+    """`act` has a node hand VIPs (addresses) over, and returns when: from then to the first answer for the one that was dark
+    for longest."""
+    own = Records(lab, node)
+    macs = lab.macs()
+    with watching(lab, interval_ms=PROBE_MS, vips=vips, rounds_a_question=ROUNDS_A_QUESTION) as seen:
+        capture.take()
+        began = act()
+        lab.until(
+            lambda: all(lab.holders(ip) - {node} for ip in vips), within_s=WITHIN_SECONDS, story=f"{node} hands over"
+        )
+    frames = capture.take()
+    worst = _worst(seen[0], began, trace)
+    announced, by = _announced(frames, macs, worst.ip, began)
+    acquired = Acquired.of(records(lab, by, began), began)
+    released = next(e for e in own.entries if e["event"] == "kernel" and e["monotonic"] > began and e["removed"] != "0")
+    asked = released["monotonic"] - float(released["confirm_ms"]) / 1000
+    confirmed = released["monotonic"]
+    said = min(f.at for f in frames if f.kind == "message" and f.mac == macs[node] and f.at > confirmed)
+    trace.add(
+        [
+            ("", began),
+            ("order: the group agrees", asked),
+            ("release: the kernel deletes", asked + float(released["add_ms"]) / 1000),
+            ("confirmation: read back", confirmed),
+            ("word of it on the wire", said),
+            ("the new holder decides", acquired.asked),
+            ("kernel: addresses added", acquired.done),
+            ("announcement", announced),
+            ("neighbours learn", worst.answered),
+        ]
+    )
+    return seen[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """When a node's addresses' thread was asked for more, and had added it."""
+
+    asked: float
+    done: float
+
+    @staticmethod
+    def of(found: Iterable[Mapping[str, Any]], since: float) -> Acquired:
+        """The first time since then."""
+        entry = next(e for e in found if e["event"] == "kernel" and e["monotonic"] > since and e["added"] != "0")
+        asked = entry["monotonic"] - float(entry["confirm_ms"]) / 1000
+        return Acquired(asked, asked + float(entry["add_ms"]) / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class _Worst:
+    ip: str
+    answered: float
+
+
+def _worst(seen: Seen, since: float, trace: Trace) -> _Worst:
+    """The address that was dark for longest, and when it answered again."""
+    lasted, answered, ip = max((b - a, b, ip) for ip, s in seen.silences.items() for a, b in s if a >= since - 0.001)
+    trace.outage_ms.append(lasted * 1000)
+    trace.lost.append(float(seen.lost[ip]))
+    return _Worst(ip, answered)
+
+
+def _announced(frames: Iterable[Frame], macs: Mapping[str, str], ip: str, since: float) -> tuple[float, str]:
+    """When an address was first announced since then, and by whom."""
+    nodes = {mac: node for node, mac in macs.items()}
+    first = next(f for f in frames if f.kind == "announcement" and f.ip == ip and f.at > since)
+    return first.at, nodes[first.mac]
+
+
+def records(lab: Lab, node: str, since: float) -> list[dict[str, Any]]:
+    """What a node has recorded since then, oldest first."""
+    path = str(lab.home / node / "run/wackamole/control.sock")
+    found = [entry for kind, entry in converse(path, "events", {"follow": False}) if kind == "progress"]
+    return sorted((e for e in found if e["monotonic"] >= since), key=lambda e: float(e["monotonic"]))
+
+
+def vips_of(lab: Lab, node: str) -> list[str]:
+    """The addresses that a node's kernel alone has."""
+    return sorted(a for _, a in lab.layout.vips if lab.holders(a) == {node})
+
+
+def table(traces: Sequence[Trace]) -> str:
+    """As Markdown."""
+    rows = [f"| {t.title}: {part} | {ms(values)} | {len(values)} |" for t in traces for part, values in t.parts.items()]
+    return "\n".join(["| | median (smallest – largest) | n |", "|---|---|---|", *rows])
+
+
+def charts(traces: Sequence[Trace], machine: str) -> dict[str, str]:
+    """The picture, by the name of its file; none without traces."""
+    panels = [Panel(t.title, t.parts) for t in traces if t.parts]
+    if not panels:
+        return {}
+    return {
+        "takeover.svg": steps("Where the time goes", f"Medians of the VIP that was dark for longest. {machine}", panels)
+    }
