@@ -102,21 +102,20 @@ def watch_for_silence(w: Work) -> None:
 
 def say_released(w: Work) -> None:
     """What the table takes from me and my kernel no longer has."""
-    me = w.s.me
-    may = frozenset(w.s.may_hold)
-    gone = [
-        (row.key, row.generation)
-        for row in w.s.table.rows
-        if row.holder == me and row.target != me and row.key not in may
-    ]
-    gone += [
-        (row.key, generation)
-        for row in w.s.table.rows
-        for node, generation in row.releasing
-        if node == me and row.key not in may
-    ]
-    if gone:
-        w.say(Released(tuple(sorted(gone))))
+    if w.s.table is not w.before.table or w.s.may_hold is not w.before.may_hold:
+        w.s = replace(w.s, gone=gone(w.s))
+    if w.s.gone:
+        w.say(Released(w.s.gone))
+
+
+def gone(state: State) -> tuple[tuple[VipKey, int], ...]:
+    """What a member no longer has and is waited for to say so."""
+    me = state.me
+    taken = [r for r in state.table.rows if r.releasing or (r.holder == me and r.target != me)]
+    may = frozenset(state.may_hold) if taken else frozenset[VipKey]()
+    found = [(r.key, r.generation) for r in taken if r.holder == me and r.target != me and r.key not in may]
+    found += [(r.key, number) for r in taken for node, number in r.releasing if node == me and r.key not in may]
+    return tuple(sorted(found))
 
 
 def say_failed(w: Work) -> None:
@@ -157,7 +156,11 @@ def balance(w: Work) -> None:
     left = w.s.balance_left or all_of_it
     for_load = 0 if w.s.balance_left else moves_for_load(w.s, w.now_ms)
     part = min(left, MOVES_AT_ONCE)
-    made = balancing.Balance(w.placement(), steady(w.s, w.now_ms), part, for_load)
+    there = tuple(steady(w.s, w.now_ms))
+    if w.s.at_rest is not None and w.s.at_rest[0] is w.s.table and w.s.at_rest[1:] == (settings, there, for_load):
+        return  # the same facts: nothing would move
+    made = balancing.Balance(w.placement(), there, part, for_load)
+    w.s = replace(w.s, at_rest=(w.s.table, settings, there, for_load) if not made.moves else None)
     left = left - len(made.moves) if made.moves and made.cut_short else 0
     w.s = replace(w.s, balance_left=left)
     if left:

@@ -92,6 +92,8 @@ SWITCH_SECONDS = 0.0005
 of the others."""
 ANSWERED_SECONDS = 0.02
 """A process that is being replaced answers first who asked for it."""
+TOLD_SECONDS_MAX = 0.5
+"""Who moved is told at the latest so long after the table changed."""
 EVENTS_AT_ONCE = 100
 """Entries of the event log that are handed out before others have their turn."""
 
@@ -135,6 +137,8 @@ class Daemon:
         self._started = time.time()
         self.done: asyncio.Event = asyncio.Event()
         self.failure: str | None = None
+        self._untold: Table | None = None  # as it was before changes that nobody was told of yet
+        self._telling: asyncio.TimerHandle | None = None
         self._queue: deque[ev.Event] = deque()
         self._busy = False
         self._alarm = Alarm(lambda: self.tell(ev.TimePassed()))
@@ -151,7 +155,7 @@ class Daemon:
         run_dir = Path(config.control.socket).parent
         self.kernel = Kernel(
             kernel_config(config, node),
-            on_confirmed=lambda serial, held, refused: self.tell(ev.KernelConfirmed(serial, held, refused)),
+            on_confirmed=self._kernel_answered,
             on_eligibility=self._eligibility_changed,
             on_record=journal.put,
             on_fenced=lambda fenced: self.tell(ev.FenceChanged(fenced)),
@@ -363,10 +367,30 @@ class Daemon:
             fields["node"] = self.state.settings.node if mine else name_of(reports, effect.node) or ""
         self.journal.record_of(self._began, effect.what, fields)
 
+    def _kernel_answered(self, serial: int, held: tuple[VipKey, ...], refused: tuple[tuple[VipKey, str], ...]) -> None:
+        self._tell_of_table()
+        self.tell(ev.KernelConfirmed(serial, held, refused))
+
     def _table_changed(self, before: Table) -> None:
-        """Tell the history who moved, and wake those who wait for a fact."""
-        after = self.state
+        """Tell of it, but not while the addresses' thread takes over: thousands of moves take long to write down, and
+        threads share one interpreter."""
         self.events.on_table(self._ran_ms)
+        if self._untold is None:
+            self._untold = before
+            if self.kernel.busy:
+                self._telling = asyncio.get_running_loop().call_later(TOLD_SECONDS_MAX, self._tell_of_table)
+        if not self.kernel.busy:
+            self._tell_of_table()
+
+    def _tell_of_table(self) -> None:
+        """Tell the history who moved, and wake those who wait for a fact."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        before, self._untold = self._untold, None
+        if before is None:
+            return
+        after = self.state
         self.holders.on_table(before)
         if self.ring is not None:
             self.ring.follow()
@@ -741,7 +765,7 @@ def run(config_path: Path, node_name: str | None, *, verbose: bool = False) -> i
     except ConfigError as wrong:
         print(wrong, file=sys.stderr)
         return 2
-    journal = Journal(verbose=verbose)
+    journal = Journal(verbose=verbose, vips=len(config.vips))
     for note in (*config.notes, *original.notes(config)):
         journal.record("config_note", said=note)
     left = inherited()

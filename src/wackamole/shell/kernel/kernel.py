@@ -271,6 +271,11 @@ class Kernel:
         self._ask_peers(Peers.touch)
         self._touching = asyncio.get_running_loop().call_later(TOUCH_SECONDS, self._touch_peers)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the addresses' thread is at work on what was asked for last."""
+        return self._answered is None or self._answered.serial != self._serial
+
     def held(self) -> tuple[VipKey, ...]:
         """What the kernel had when it was last read back."""
         return self._held
@@ -350,10 +355,8 @@ class Kernel:
         lost = set(self._held) - set(outcome.held)
         for key in lost:
             self._gone += self._ips.get(key, ()) if key not in self._config.keep_connections else ()
-        self._held = outcome.held
-        self._ips = {
-            v.key: tuple(packed(a.ip) for a in v.addresses) for v in self._wanted if v.key in set(outcome.held)
-        }
+        self._held, held = outcome.held, frozenset(outcome.held)
+        self._ips = {v.key: tuple(packed(a.ip) for a in v.addresses) for v in self._wanted if v.key in held}
         if outcome.announced:
             self._announcer.announce(outcome.announced, first=1)
             self.listed.acquired(outcome.announced)
@@ -438,7 +441,7 @@ class Kernel:
         assert self._watch is not None
         assert self._look is not None
         notices = self._watch.read()
-        lost, before = False, self._names()
+        lost, before, around = False, self._names(), notices is None
         if notices is None:
             try:
                 self._around.read(self._look.links(), self._look.addresses())
@@ -446,6 +449,7 @@ class Kernel:
                 self._on_record("kernel_unreadable", {"reason": str(wrong)})
             lost = True
         for notice in notices or ():
+            around = around or not (isinstance(notice.what, Placed) and notice.what.ours)
             match notice.what:
                 case Link() as link:
                     if notice.kind == RTM_DELLINK:
@@ -463,8 +467,9 @@ class Kernel:
                         lost = lost or self._waited_for is not None
                 case Placed() as placed:
                     lost = lost or (notice.kind == RTM_DELADDR and placed in self._keeper.held_now)
-        self._guard()
-        self._say_eligibility()
+        if around:  # not for thousands of our own that come while they are taken over
+            self._guard()
+            self._say_eligibility()
         if lost:
             self._restore()
         if any(before.get(index, now) != now for index, now in self._names().items()):
