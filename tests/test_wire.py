@@ -266,7 +266,7 @@ def test_a_row_under_anothers_key_is_refused() -> None:
 
 
 def test_a_message_that_is_too_large_is_refused_by_its_sender() -> None:
-    noise = random.Random(1).randbytes(1_300_000).hex()
+    noise = random.Random(1).randbytes(PAYLOAD_BYTES_MAX).hex()
     huge = StateMessage(1, Report(NodeId(1), 1, "a", nodes=(noise,)), (), (), (), (), ())
     with pytest.raises(ValueError, match="does not fit"):
         wire.encode(VIEW, huge)

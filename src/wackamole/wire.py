@@ -285,6 +285,8 @@ def _check_address(address: Address, interfaces: set[str]) -> None:
 def _check_ip(text: str) -> int:
     """Returns how many bits such an address has."""
     _check_text(text)
+    if "%" in text:
+        raise WireError(f"{text!r}: an address has no interface in it")
     family, bits = (AF_INET6, 128) if ":" in text else (AF_INET, 32)
     try:
         inet_pton(family, text)  # a tenth of what ip_address takes, and there may be 20 000

@@ -18,7 +18,7 @@ NodeId = NewType("NodeId", int)
 VipKey = NewType("VipKey", str)
 """`name#digest`: a VIP as everybody knows it who has the same definition of it (hazard 8)."""
 
-NODES_MAX, VIPS_MAX, ADDRESSES_MAX = 64, 10_000, 20_000
+NODES_MAX, VIPS_MAX, ADDRESSES_MAX = 128, 10_000, 20_000
 """Of one config; addresses are those of all its VIPs together."""
 MEMBERS_MAX = 512
 """Of a group: more than an engine can have, and more than a config has, since the group may be a foreign Corosync's."""

@@ -60,6 +60,17 @@ class Work:
     def rows(self, rows: dict[VipKey, Row]) -> None:
         self._rows = rows
 
+    def row(self, key: VipKey) -> Row | None:
+        """One row. For a single one no index of thousands is made."""
+        if self._rows is not None:
+            return self._rows.get(key)
+        rows = self.before.table.rows
+        low, high = 0, len(rows)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if rows[middle].key < key else (low, middle)
+        return rows[low] if low < len(rows) and rows[low].key == key else None
+
     def freeze_table(self) -> None:
         """Make the dicts the state's table."""
         if self.table_changed:

@@ -29,7 +29,8 @@ from ..shell.kernel.announce import ETH_BROADCAST, SCHEDULE_MS
 from ..shell.kernel.claims import ETH_P_ARP
 from ..shell.kernel.listed import BURST_SECONDS
 from ..shell.kernel.surroundings import packed
-from . import fence_bench, placement_bench
+from ..shell.kernel.witness import QUESTIONS_PER_SECOND
+from . import fence_bench, placement_bench, scale_bench
 from .lab import CLIENT, Lab, LabRefused, Layout
 from .namespaces import opened_in
 from .probe import Probe, Seen
@@ -104,6 +105,7 @@ class Bench:
         self.detection_ms = parse(Layout.of("x", detection=detection).config).engine.detection_ms
         self.rounds = rounds
         self.figures: list[Figure] = []
+        self.sizes: list[scale_bench.Size] = []
         self.fence_rows: list[fence_bench.Row] = []
         self.two_owners = Figure("two hosts answering for one VIP, in all of the above", "ms", 0)
 
@@ -200,6 +202,45 @@ class Bench:
                 lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the load is balanced again")
                 note(f"200 VIPs, round {number + 1}: {taken.values[-1]:.1f} ms after the membership event")
 
+    def scale(self) -> None:
+        """Many VIPs, many nodes: what comes after the membership event, and what it costs to wait."""
+        for nodes, vips, goal_ms in scale_bench.SIZES:
+            self.sizes.append(size := scale_bench.Size(nodes, vips, goal_ms))
+            self._scale_to(size)
+
+    def _scale_to(self, size: scale_bench.Size) -> None:
+        last = self.figure(f"{size.name}: membership event to the last VIP announced", "ms", size.goal_ms)
+        kernel = self.figure(f"{size.name}: of it, the kernel's list, for each survivor", "ms", None)
+        outage = self.figure(f"{size.name}: crash to the last VIP announced", "ms", None)
+        median = self.figure(f"{size.name}: crash to the median VIP announced", "ms", None)
+        idle = self.figure(f"{size.name}: idle daemon without the engine, CPU of one core", "%", None)
+        last.values, kernel.values, outage.values = size.last_ms, size.kernel_ms, size.outage_ms
+        median.values, idle.values = size.outage_median_ms, size.idle
+        name = f"bench{os.getpid()}"
+        layout = Layout.of(name, nodes=size.nodes, vips=size.vips, vips6=0, detection=self.detection, settings=SETTINGS)
+        with Lab.create(layout, ephemeral=True) as lab:
+            capture = scale_bench.Capture(lab)
+            lab.start_all()
+            lab.until(lambda: _even_kernels(lab), within_s=WITHIN_SECONDS, story="everybody has its share")
+            if size.vips <= scale_bench.IDLE_VIPS_MAX:
+                time.sleep(size.vips / size.nodes / QUESTIONS_PER_SECOND + 4)
+                size.idle += idle_percent(lab)
+            for number in range(self.rounds):
+                scale_bench.kernel_alone(lab, size)
+                node = layout.nodes[number % size.nodes]
+                scale_bench.take_over(lab, capture, node, size)
+                note(
+                    f"{size.name}, round {number + 1}: {size.last_ms[-1]:.1f} ms, kernel alone {size.kernel_ms[-1]:.1f} ms"
+                )
+                if number + 1 < self.rounds:
+                    lab.crash(node)
+                    lab.start(node)
+                    lab.until(
+                        lambda: _even_kernels(lab), within_s=WITHIN_SECONDS, story="everybody has its share again"
+                    )
+                    lab.until_settled(within_s=WITHIN_SECONDS)
+            capture.close()
+
     def told(self) -> None:
         """VIPs are moved while their new holder tells a /22, and what is urgent is looked at from another host."""
         ordered = self.figure("VIP moved while a /22 is told at 128/s: from the order to the announcement", "ms", 5)
@@ -272,12 +313,8 @@ class Bench:
         with self.cluster(10) as lab:
             env = {**lab.environment(), "WACKAMOLE_SOCKET": str(lab.home / "a/run/wackamole/control.sock")}
             pids = [lab.daemon(n) for n in lab.layout.nodes]
-            before, at = [cpu_s(p) for p in pids], time.monotonic()
-            time.sleep(IDLE_SECONDS)
-            took = time.monotonic() - at
-            for pid, used in zip(pids, before, strict=True):
-                cpu.values.append((cpu_s(pid) - used) / took * 100)
-                memory.values.append(resident_mb(pid))
+            cpu.values += idle_percent(lab)
+            memory.values += map(resident_mb, pids)
             for _ in range(max(self.rounds, 5)):
                 began = time.monotonic()
                 subprocess.run([program, "status"], env=env, check=True, stdout=subprocess.DEVNULL)
@@ -355,6 +392,7 @@ class Bench:
                 if f.values
             ],
             "fence": [asdict(row) for row in self.fence_rows],
+            "sizes": [asdict(size) for size in self.sizes],
         }
 
 
@@ -435,6 +473,21 @@ def evenly(lab: Lab) -> bool:
     return max(counts) - min(counts) <= 1 and lab.settled()
 
 
+def _even_kernels(lab: Lab) -> bool:
+    """The same by the kernels alone: it costs the daemons nothing, and they are what is measured."""
+    counts = [len(lab.kernel(n)) for n in lab.layout.nodes]
+    return max(counts) - min(counts) <= 1 and sum(counts) == len(lab.layout.vips)
+
+
+def idle_percent(lab: Lab) -> list[float]:
+    """The CPU that each node's daemon takes, in percent of a core."""
+    pids = [lab.daemon(n) for n in lab.layout.nodes]
+    before, at = [cpu_s(p) for p in pids], time.monotonic()
+    time.sleep(IDLE_SECONDS)
+    took = time.monotonic() - at
+    return [(cpu_s(pid) - used) / took * 100 for pid, used in zip(pids, before, strict=True)]
+
+
 def _passing(lab: Lab, node: str) -> int:
     return sum(1 for check in (lab.status(node) or {"checks": []})["checks"] if check["state"] == "passing")
 
@@ -494,14 +547,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--detection", default="300ms")
     parser.add_argument(
-        "--only", choices=("client", "large", "fence", "notify", "placement", "costs", "checks"), action="append"
+        "--only",
+        choices=("client", "large", "scale", "fence", "notify", "placement", "costs", "checks"),
+        action="append",
     )
+    parser.add_argument("--charts", type=Path, metavar="FOLDER", help="write the charts of `scale` there")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     bench = Bench(given.detection, given.rounds)
     parts = {
         "client": bench.client_sees,
         "large": bench.large,
+        "scale": bench.scale,
         "fence": bench.fence,
         "notify": bench.told,
         "placement": bench.placement,
@@ -514,6 +571,9 @@ def main() -> None:
     except LabRefused as no:
         print(f"script/bench: {no}", file=sys.stderr)
         sys.exit(1)
+    if given.charts is not None:
+        for name, chart in scale_bench.charts(bench.sizes, machine()).items():
+            (given.charts / name).write_text(chart)
     if given.json:
         print(json.dumps(bench.as_data(), indent=2))
     else:

@@ -76,14 +76,14 @@ MUTANTS = (
     # what is acquired, and when
     Mutant(
         "says Released before its kernel has let go",
-        voice.say_released,
-        "and row.target != me and row.key not in may",
-        "and row.target != me",
+        voice.gone,
+        "and r.target != me and r.key not in may",
+        "and r.target != me",
     ),
     Mutant(
         "a loser says Released before its kernel has let go",
-        voice.say_released,
-        "if node == me and row.key not in may",
+        voice.gone,
+        "if node == me and r.key not in may",
         "if node == me",
     ),
     Mutant("acquires on an intention", holding.wish, "if row.holder == me", "if True"),

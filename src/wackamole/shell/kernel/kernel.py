@@ -126,6 +126,7 @@ class Kernel:
             on_unreadable=lambda why: on_record("neighbours_unreadable", {"reason": why}),
         )
         self._places: tuple[frozenset[Placed], dict[bytes, int]] = (frozenset(), {})
+        self._held_ips: tuple[frozenset[Placed], frozenset[bytes]] = (frozenset(), frozenset())
         self._ears = Ears(self._claimed)
         self.witness = Witness(self._ask, on_witnessed)
         self.duplicates = Duplicates(
@@ -144,7 +145,7 @@ class Kernel:
             lambda what: self._say("routing_put_back", {"what": what}),
         )
         self._connections = Connections(
-            lambda ip: any(a.ip == ip for a in self._keeper.held_now),
+            self._has,
             lambda number: self._say("connections_destroyed", {"number": str(number)}),
             lambda why: self._say("connections_kept", {"reason": why}),
         )
@@ -383,6 +384,15 @@ class Kernel:
         self._on_confirmed(outcome.serial, outcome.held, outcome.refused)
         if self._following is None and self._loop is not None:
             self._following = self._loop.call_soon(self._follow)  # the group hears of it first
+
+    def _has(self, ip: bytes) -> bool:
+        """Whether an address is held as of this moment; from any thread."""
+        held, ips = self._held_ips
+        if held is not self._keeper.held_now:
+            held = self._keeper.held_now
+            ips = frozenset(a.ip for a in held)
+            self._held_ips = held, ips
+        return ip in ips
 
     def _announcements(self, vip: Vip) -> list[Announcement]:
         found = []
