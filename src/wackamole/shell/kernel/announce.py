@@ -10,6 +10,7 @@ frame may have come after ours, within the second in which entries are locked.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
 from collections.abc import Callable, Iterable
@@ -105,9 +106,11 @@ class Sender:
             for frame in frames:
                 s.send(frame)
         except OSError as wrong:
+            if wrong.errno in (errno.ENOBUFS, errno.EAGAIN):
+                return f"{interface}: {wrong.strerror}"  # a shut fence ate it, or the queue is full: the socket is good
             broken = self._sockets.pop(interface, None)
             if broken is not None:
-                broken.close()
+                broken.close()  # the kernel takes some 10 ms for it
             return f"{interface}: {wrong.strerror}"
         return None
 
