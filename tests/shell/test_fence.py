@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -184,9 +185,9 @@ def test_what_a_shut_fence_eats_costs_the_announcer_no_socket(host: Inside) -> N
 def _numbers_of_sockets() -> set[str]:
     """This process's, as the kernel numbers them: one that was opened anew has another."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            found.add(os.readlink(f"/proc/self/fd/{name}"))
+            found.add(str(descriptor.readlink()))
     return {text for text in found if text.startswith("socket:")}
 
 
