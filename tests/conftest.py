@@ -30,12 +30,22 @@ def why_no_lab() -> str | None:
     return f"{', '.join(missing)} not installed: sudo script/test installs what is missing" if missing else None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = why_no_lab()
-    if reason is not None:
-        for item in items:
-            if item.get_closest_marker("lab") is not None:
+    for item in items:
+        if item.get_closest_marker("lab") is not None:
+            item.add_marker(pytest.mark.xdist_group("lab"))  # one after the other, also where tests run side by side
+            if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What runs beside the lab runs on what it leaves over: a cluster must not starve for another test's sake."""
+    if "PYTEST_XDIST_WORKER" in os.environ and why_no_lab() is None:
+        alone = item.get_closest_marker("lab") is None
+        os.sched_setscheduler(0, os.SCHED_IDLE if alone else os.SCHED_OTHER, os.sched_param(0))
 
 
 @pytest.fixture

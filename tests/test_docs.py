@@ -114,7 +114,7 @@ def analyze() -> str:
     return "systemd-analyze"
 
 
-@pytest.mark.parametrize("unit", ["wackamole", "wackamole-web"])
+@pytest.mark.parametrize("unit", ["wackamole", "wackamole-web", "wackamole-metrics"])
 def test_the_unit_is_as_systemd_wants_it(analyze: str, unit: str) -> None:
     file = ROOT / f"packaging/{unit}.service"
     done = subprocess.run([analyze, "verify", str(file)], capture_output=True, text=True, check=False)

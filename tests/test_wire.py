@@ -32,6 +32,7 @@ from wackamole.core.model import (
     VipKey,
 )
 from wackamole.core.shares import LOAD_MAX
+from wackamole.core.standing import BY_MAX, ORDERS_MAX, REASON_MAX, VERSION_MAX, Kind, Order
 from wackamole.engine.contract import PAYLOAD_BYTES_MAX
 
 VIEW = ViewId(1, 8, 0)
@@ -46,6 +47,15 @@ addresses = st.builds(Address, ip=ips, prefix=st.integers(0, 32), interface=inte
 vips = st.builds(Vip, name=names, addresses=st.lists(addresses, min_size=1, max_size=3).map(tuple))
 votes = st.lists(st.tuples(names, st.integers(0, wire.VOTES_MAX)), max_size=3).map(tuple)
 electorates = st.builds(Electorate, epoch=st.integers(0, 2**50), votes=votes)
+orders = st.builds(
+    Order,
+    subject=names,
+    version=st.integers(0, VERSION_MAX),
+    node=names,
+    by=st.text(max_size=BY_MAX),
+    reason=st.text(max_size=REASON_MAX),
+    until_s=st.integers(0, 2**40),
+)
 strategies: dict[Any, Any] = {
     NodeId: nodes,
     VipKey: vips.map(lambda v: v.key),
@@ -63,7 +73,11 @@ strategies: dict[Any, Any] = {
         load=st.one_of(st.none(), st.integers(0, LOAD_MAX)),
     ),
     say.Restart: st.builds(say.Restart, bound_ms=st.integers(0, wire.RESTART_MS_MAX), sent_ms=st.integers(0, 2**50)),
-    say.StateMessage: st.builds(say.StateMessage, round=st.integers(1, 2**31)),
+    Order: orders,
+    say.StateMessage: st.builds(
+        say.StateMessage, round=st.integers(1, 2**31), orders=st.lists(orders, max_size=3).map(tuple)
+    ),
+    say.Unstick: st.builds(say.Unstick, at_once=st.booleans(), by=st.text(max_size=BY_MAX)),
     Segment: st.builds(Segment, vip=ips, known=st.lists(st.tuples(packed_ips, macs), max_size=5).map(tuple)),
 }
 for kind, strategy in strategies.items():
@@ -81,7 +95,7 @@ def test_there_is_a_case_for_every_kind_of_message() -> None:
     seen: set[type] = set()
 
     @given(messages)
-    @settings(max_examples=400, database=None, derandomize=True)
+    @settings(max_examples=1000, database=None, derandomize=True)
     def gather(message: wire.Message) -> None:
         seen.add(type(message))
 
@@ -231,6 +245,13 @@ TOO_MANY = tuple(Vip(f"v{i}", (Address("10.0.0.1", 32),)) for i in range(VIPS_MA
         (say.Evict(NodeId(1), 1, -1), "number of messages"),
         (say.Lapsed(NodeId(1), -1), "incarnation"),
         (say.Drain(NodeId(2**33), draining=True), "node number"),
+        (say.Ordered((Order(Kind.DRAIN, "a b", True),)), "is no name"),
+        (say.Ordered((Order(Kind.PIN, "v", True),)), "is no name"),
+        (say.Ordered((Order(Kind.HOLD, "v", True, version=VERSION_MAX + 1),)), "version of an order"),
+        (say.Ordered((Order(Kind.HOLD, "v", True, until_s=-1),)), "time"),
+        (say.Ordered((Order(Kind.HOLD, "v", True, by="b" * (BY_MAX + 1)),)), "characters of a name"),
+        (say.Ordered((Order(Kind.HOLD, "v", True, reason="r" * (REASON_MAX + 1)),)), "characters of a reason"),
+        (say.Ordered((Order(Kind.HOLD, "v", True),) * (ORDERS_MAX + 1)), "orders"),
         (Adopt((Row(VIP.key, VIP, holder=NodeId(0)),)), "node number of 0"),
         (Neighbours((Segment("10.0.0.1", ()),) * (SEGMENTS_MAX + 1)), "65 segments are more than 64"),
         (

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .core.model import VipKey
+
 NEIGHBOURS_MAX = 1024
 """Of one message, about 30 kB; Linux keeps as many by default (gc_thresh3)."""
 SEGMENTS_MAX = 64
@@ -24,3 +26,11 @@ class Neighbours:
     """The neighbours that the sender's kernel knows where VIPs are: whoever acquires one may tell them where it is now."""
 
     segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """The sender's kernel has these VIPs, which were handed over to it, and has announced them: who has more to hand over may
+    go on. Said only where every member keeps orders: those understand it."""
+
+    vips: tuple[VipKey, ...]

@@ -8,14 +8,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import __version__
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .core.model import ShareRule
+    from .core.state import State
+    from .planning import Change
 
 SOCKET = "/run/wackamole/control.sock"
 CONFIG = Path("/etc/wackamole/wackamole.toml")
@@ -29,6 +35,8 @@ app = typer.Typer(
 )
 
 SocketOption = Annotated[str, typer.Option("--socket", envvar="WACKAMOLE_SOCKET", help="The daemon's control socket.")]
+ForOption = Annotated[str | None, typer.Option("--for", help="Only for so long: 90s, 2h, 3d.")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why, for whoever looks.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -61,6 +69,30 @@ def _answered() -> Iterator[None]:
 
 def _print_json(what: Any) -> None:
     print(json.dumps(what, indent=2, ensure_ascii=False))
+
+
+def _worked(socket: str, verb: str, asked: Mapping[str, object], doing: str) -> Any:
+    """Ask for something that takes a while; stderr says how far it is."""
+    from .client import NotReachable, converse
+
+    with _answered():
+        for kind, said in converse(socket, verb, asked):
+            if kind == "result":
+                return said
+            print(f"{doing} {said['done']} of {said['of']} VIPs", file=sys.stderr, flush=True)
+        raise NotReachable(f"the daemon on {socket} closed the connection without an answer")
+
+
+def _seconds(duration: str | None) -> int | None:
+    """A duration, in whole seconds, at least one."""
+    from .config import duration_ms
+
+    if duration is None:
+        return None
+    try:
+        return max(1, duration_ms(duration) // 1000)
+    except ValueError as wrong:
+        raise typer.BadParameter(str(wrong)) from None
 
 
 @app.command()
@@ -223,6 +255,109 @@ def why(
 
 
 @app.command()
+def history(
+    vip: Annotated[str, typer.Argument(help="The VIP: its name or an address.")],
+    since: Annotated[str | None, typer.Option(help="From this time on, as for `events`.")] = None,
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where a VIP was, oldest first: when, from where, why, and how long it took."""
+    from .client import ask
+
+    with _answered():
+        found = ask(socket, "history", {"vip": vip, "since": _since(since)})
+    if as_json:
+        _print_json(found)
+        return
+    from .render import print_history
+
+    print_history(found)
+
+
+@app.command()
+def plan(
+    down: Annotated[list[str] | None, typer.Option("--down", metavar="NODE", help="This host is lost.")] = None,
+    drained: Annotated[list[str] | None, typer.Option("--drain", metavar="NODE", help="This node is drained.")] = None,
+    weight: Annotated[list[str] | None, typer.Option("--weight", metavar="NODE=N", help="Another weight.")] = None,
+    add_vip: Annotated[
+        list[str] | None, typer.Option("--add-vip", metavar="[NAME=]ADDRESS", help="One more VIP.")
+    ] = None,
+    new: Annotated[Path | None, typer.Option("--config", metavar="NEW.toml", help="All nodes read this file.")] = None,
+    offline: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Suppose a cluster of this file, all nodes up; ask no daemon."),
+    ] = None,
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what would happen if: which VIPs would go where, and why. Nothing is changed."""
+    from dataclasses import asdict
+
+    from .config import ConfigError, load
+    from .difference import difference
+    from .planning import PlanRefused, Supposition, cluster_of, vip_of, weight_of
+    from .planning import plan as plan_of
+
+    try:
+        later = load(new) if new is not None else None
+        then = Supposition(
+            tuple(down or ()),
+            tuple(drained or ()),
+            tuple(map(weight_of, weight or ())),
+            tuple(map(vip_of, add_vip or ())),
+            later,
+            _share_rule(later) if later is not None else None,
+        )
+        if offline is not None:
+            config = load(offline)
+            now = cluster_of(config, _share_rule(config))
+        else:
+            with _answered():
+                config, now = _running(socket)
+        moves = plan_of(now, then)
+    except ConfigError as wrong:
+        print("\n".join(wrong.problems), file=sys.stderr)
+        raise typer.Exit(2) from None
+    except PlanRefused as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    changes = [str(c) for c in difference(config, later)] if later is not None else []
+    if as_json:
+        _print_json({"changes": changes, "moves": [asdict(m) for m in moves], "vips": len(now.table.rows)})
+        return
+    _print_plan(changes, moves, len(now.table.rows))
+
+
+def _print_plan(changes: Iterable[str], moves: Sequence[Change] | None, vips: int) -> None:
+    for line in changes:
+        print(line)
+    if moves is None:
+        return
+    for move in moves:
+        print(f"{move.vip}  {move.source or 'nobody'} → {move.to or 'nobody'}  ({move.cause})")
+    print(f"{len(moves)} of {vips} VIPs would move" if moves else "nothing would move")
+
+
+def _share_rule(config: Config) -> ShareRule | None:
+    from .shell.shares import rule_of
+
+    return rule_of(config.balance.entry_point, lambda *_: None) if config.balance.entry_point else None
+
+
+def _running(socket: str) -> tuple[Config, State]:
+    """The config file of the daemon as it is now, and the cluster that runs. Raises ConfigError, Refused and NotReachable."""
+    from .client import ask
+    from .config import load
+    from .core.model import NodeId
+    from .planning import running
+    from .wire import table_from
+
+    found = ask(socket, "table")
+    config = load(Path(found["config"]))
+    return config, running(table_from(found["table"]), NodeId(found["me"]), config, _share_rule(config))
+
+
+@app.command()
 def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
     since: Annotated[
@@ -290,14 +425,37 @@ def web(
     socket: SocketOption = SOCKET,
 ) -> None:
     """Serve a page that shows the cluster live; read only. A process of its own, which needs no rights."""
-    from .web.server import Listen, WebRefused, serve
+    from .serving import CannotServe, Listen
+    from .web.server import serve
 
     def ready(url: str) -> None:
         print(f"{url}  (Ctrl-C ends it; nothing of the cluster depends on it)", flush=True)
 
     try:
         serve(socket, Listen.of(listen), names=tuple(name or ()), user=user, ready=ready)
-    except WebRefused as no:
+    except CannotServe as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command()
+def metrics(
+    listen: Annotated[str, typer.Option(help="The address and port to listen on.")] = "127.0.0.1:8421",
+    user: Annotated[str | None, typer.Option(help="Root becomes this user; others need none.")] = None,
+    socket: SocketOption = SOCKET,
+) -> None:
+    """Serve /metrics for Prometheus, /healthz and /readyz. A process of its own, which needs no rights."""
+    from .metrics.server import serve
+    from .serving import CannotServe, Listen
+
+    def ready(url: str) -> None:
+        print(f"{url}metrics  (Ctrl-C ends it; nothing of the cluster depends on it)", flush=True)
+
+    try:
+        serve(socket, Listen.of(listen), user=user, ready=ready)
+    except CannotServe as no:
         print(f"wackamole: {no}", file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
@@ -307,16 +465,16 @@ def web(
 @app.command()
 def move(
     names: Annotated[list[str], typer.Argument(metavar="VIP... NODE", help="One or more VIPs, then the node.")],
+    duration: ForOption = None,
+    reason: ReasonOption = None,
     socket: SocketOption = SOCKET,
     as_json: JsonOption = False,
 ) -> None:
-    """Move VIPs to a node; they stay there until `balance` or a failure."""
+    """Move VIPs to a node and pin them to it: they are there whenever it may have them, until `unhold` or `balance`."""
     if len(names) < 2:
         raise typer.BadParameter("name at least one VIP, and the node last")
-    from .client import ask
-
-    with _answered():
-        done = ask(socket, "move", {"vips": names[:-1], "node": names[-1]})
+    asked = {"vips": names[:-1], "node": names[-1], "reason": reason, "for_s": _seconds(duration)}
+    done = _worked(socket, "move", asked, f"{names[-1]} has")
     if as_json:
         _print_json(done)
     else:
@@ -327,14 +485,15 @@ def move(
 def drain(
     node: Annotated[str | None, typer.Argument(help="The node; default: this one.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Even if no other node could take over.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="However long it takes; else 10 s.")] = False,
+    duration: ForOption = None,
+    reason: ReasonOption = None,
     socket: SocketOption = SOCKET,
     as_json: JsonOption = False,
 ) -> None:
-    """Move everything off a node and keep it empty, until `resume`."""
-    from .client import ask
-
-    with _answered():
-        done = ask(socket, "drain", {"node": node, "force": force})
+    """Move everything off a node and keep it empty, also over its restart, until `resume`."""
+    asked = {"node": node, "force": force, "wait": wait, "reason": reason, "for_s": _seconds(duration)}
+    done = _worked(socket, "drain", asked, f"{node or 'this node'} is rid of")
     if as_json:
         _print_json(done)
     else:
@@ -359,14 +518,53 @@ def resume(
 
 
 @app.command()
-def balance(socket: SocketOption = SOCKET, as_json: JsonOption = False) -> None:
-    """Even out the load now; VIPs moved by hand lose their place."""
+def hold(
+    vips: Annotated[list[str], typer.Argument(metavar="VIP...", help="One or more VIPs.")],
+    duration: ForOption = None,
+    reason: ReasonOption = None,
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Have balance leave VIPs where they are, until `unhold`."""
     from .client import ask
 
     with _answered():
-        done = ask(socket, "balance")
+        done = ask(socket, "hold", {"vips": vips, "reason": reason, "for_s": _seconds(duration)})
     if as_json:
         _print_json(done)
+    else:
+        print(f"balance leaves {', '.join(done['vips'])} alone")
+
+
+@app.command()
+def unhold(
+    vips: Annotated[list[str], typer.Argument(metavar="VIP...", help="One or more VIPs.")],
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Take back a `hold`, and what `move` has pinned."""
+    from .client import ask
+
+    with _answered():
+        done = ask(socket, "unhold", {"vips": vips})
+    if as_json:
+        _print_json(done)
+    else:
+        print(f"balance may move {', '.join(done['vips'])}")
+
+
+@app.command()
+def balance(
+    now: Annotated[bool, typer.Option("--now", help="All of it, whatever the rounds' limits say.")] = False,
+    socket: SocketOption = SOCKET,
+    as_json: JsonOption = False,
+) -> None:
+    """Even out the load; VIPs moved by hand lose their place."""
+    done = _worked(socket, "balance", {"now": now}, "balance has moved")
+    if as_json:
+        _print_json(done)
+    elif now:
+        print(f"balanced: {done['moved']} VIPs moved")
     else:
         print("a round of balancing was asked for; see `wackamole events`")
 
@@ -377,15 +575,38 @@ def reload(
     socket: SocketOption = SOCKET,
     as_json: JsonOption = False,
 ) -> None:
-    """Have the daemon take its config file as it is now. What did not change is not touched."""
-    from .client import ask
+    """Have the daemon take its config file as it is now. What did not change is not touched. Shows what would change, and what
+    would move when all nodes have read it, before it does anything."""
+    from dataclasses import asdict
+
+    from .client import NotReachable, Refused, ask
+    from .config import ConfigError
+    from .planning import PlanRefused, Supposition
+    from .planning import plan as plan_of
 
     with _answered():
-        done = ask(socket, "reload", {"dry": dry_run})
+        shown = ask(socket, "reload", {"dry": True})
+    moves, vips = None, 0
+    try:
+        config, now = _running(socket)
+        moves, vips = plan_of(now, Supposition(config=config, rule=_share_rule(config))), len(now.table.rows)
+    except (
+        ConfigError,
+        PlanRefused,
+        Refused,
+        NotReachable,
+    ) as no:  # what it moves is told only while the group has agreed
+        print(f"wackamole: what would move cannot be told: {no}", file=sys.stderr)
+    if not as_json:
+        _print_plan(shown["changes"], moves, vips)
+    done = shown
+    if not dry_run:
+        with _answered():
+            done = ask(socket, "reload")
     if as_json:
-        _print_json(done)
-        return
-    print("\n".join(done["changes"]) or "nothing changes")
+        _print_json({**done, "moves": [asdict(m) for m in moves] if moves is not None else None})
+    elif done["changes"] != shown["changes"]:
+        print("\n".join(["the file was changed meanwhile; what was put in place:", *done["changes"]]))
 
 
 @app.command()

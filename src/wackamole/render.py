@@ -53,6 +53,8 @@ def print_status(status: Mapping[str, Any], to: Console | None = None) -> None:
     out.print(head)
     out.print(_members(status))
     out.print(_vips(status))
+    if status["orders"]:
+        out.print(_orders(status["orders"]))
     if status.get("checks"):
         out.print(_checks(status["checks"]))
     out.print(_fence(status["fence"]))
@@ -109,13 +111,34 @@ def _vips(status: Mapping[str, Any]) -> Table:
             here = Text("missing", "red")
         why = vip["note"] or vip["cause"]
         if vip["pinned_by_operator"]:
-            why += " (stays until `balance`)"
+            why += " (stays)"
         witness = vip["witness"]
         if witness is not None and witness["result"] != "verified":
             why += f" ({witness['result']} on the wire, {witness['by']} says)"
         since = ago(now - vip["since"]) if vip["since"] else "-"
         table.add_row(vip["name"], " ".join(vip["addresses"]), holder, since, here, Text(why, "dim"))
     return table
+
+
+_ORDERED = {"drain": "drained", "pin": "pinned to {node}", "hold": "left alone by balance"}
+
+
+def _orders(orders: list[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("ORDERED", "IS", "BY", "UNTIL", "REASON"):
+        table.add_column(column, overflow="fold")
+    for order in orders:
+        what = _ORDERED[order["kind"]].format(node=order["node"])
+        table.add_row(order["subject"], Text(what, "yellow"), order["by"], _until(order), Text(order["reason"]))
+    return table
+
+
+def _until(order: Mapping[str, Any]) -> str:
+    """When an order is over."""
+    if order["until"] is None:
+        return "resume" if order["kind"] == "drain" else "unhold"
+    left_s = order["until"] - time.time()
+    return f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(order['until']))}, in {ago(left_s)}"
 
 
 def _checks(checks: list[Mapping[str, Any]]) -> Table:
@@ -146,6 +169,10 @@ def print_why(found: Mapping[str, Any], to: Console | None = None) -> None:
             f"{since}: {found['cause']}",
         )
     )
+    for order in found["orders"]:
+        reason = f": {order['reason']}" if order["reason"] else ""
+        what = _ORDERED[order["kind"]].format(node=order["node"])
+        out.print(Text(f"It is {what}, by {order['by']}{reason} (until {_until(order)})."))
     if found["target"] != found["holder"]:
         out.print(f"It is on its way to {found['target'] or 'nobody'}.")
     if found["releasing"]:
@@ -192,6 +219,18 @@ def _what_balance_says(balance: Mapping[str, Any]) -> str:
             f"Balance moves it to {balance['moves_to']}, in {'the next' if balance['next_round'] else 'a later'} round."
         )
     return f"Balance leaves it there: {balance['stays'] or 'nobody takes it, as'}"
+
+
+def print_history(found: list[Mapping[str, Any]], to: Console | None = None) -> None:
+    """The whole answer of `history`."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("TIME", "FROM", "TO", "TOOK", "WHY", "VIEW"):
+        table.add_column(column, justify="right" if column == "TOOK" else "left", overflow="fold")
+    for move in found:
+        took = "-" if move["took_ms"] is None else f"{move['took_ms']} ms"
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(move["time"]))
+        table.add_row(clock, move["from"], move["to"], took, Text(move["cause"], "dim"), Text(move["view"], "dim"))
+    (to or console()).print(table)
 
 
 def print_lab_status(found: Mapping[str, Any]) -> None:

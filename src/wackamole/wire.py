@@ -23,7 +23,7 @@ from typing import Any, assert_never, get_args
 
 import msgspec
 
-from .advice import NEIGHBOURS_MAX, SEGMENTS_MAX, Neighbours
+from .advice import NEIGHBOURS_MAX, SEGMENTS_MAX, Arrived, Neighbours
 from .core import messages as say
 from .core.damping import JOINS_MAX
 from .core.model import (
@@ -36,10 +36,12 @@ from .core.model import (
     Address,
     Report,
     Row,
+    Table,
     ViewId,
     Vip,
 )
 from .core.shares import LOAD_MAX
+from .core.standing import BY_MAX, ORDERS_MAX, REASON_MAX, UNTIL_S_MAX, VERSION_MAX, Kind, Order
 from .engine.contract import PAYLOAD_BYTES_MAX, SEAL_BYTES_MAX
 
 VERSION = 1
@@ -61,7 +63,7 @@ KEY = re.compile(r"[\x21-\x22\x24-\x7e]{1,63}#[0-9a-f]{12}\Z")
 INTERFACE = re.compile(r"[^\s/]{1,15}\Z")
 ELECTORATES_MAX = 64
 
-Message = say.Message | Neighbours
+Message = say.Message | Neighbours | Arrived
 
 _BY_NAME: dict[str, type] = {kind.__name__: kind for kind in get_args(Message)}
 _NAMES: dict[type, str] = {kind: name for name, kind in _BY_NAME.items()}
@@ -138,6 +140,7 @@ def _check(message: Message) -> None:
             _check_length("evicted members", message.evicted, MEMBERS_MAX)
             _check_length("blocked VIPs", message.blocked, BLOCKED_MAX)
             _check_length("lapsing members", message.lapsing, MEMBERS_MAX)
+            _check_orders(message.orders)
             _check_length("members that came", message.joins, MEMBERS_MAX)
             for node, times in message.joins:
                 _check_node(node)
@@ -200,12 +203,17 @@ def _check(message: Message) -> None:
         case say.Note():
             _check_length("bytes of a note", message.body, NOTE_BYTES_MAX)
         case say.Unstick():
-            pass
+            _check_length("characters of a name", message.by, BY_MAX)
+        case say.Ordered():
+            _check_orders(message.wishes)
         case say.Adopt():
             _check_length("rows", message.rows, ROWS_MAX)
             _check_vips(row.vip for row in message.rows)
             for row in message.rows:
                 _check_row(row)
+        case Arrived():
+            _check_length("VIPs that arrived", message.vips, ROWS_MAX)
+            _check_keys(*message.vips)
         case Neighbours():
             _check_length("segments", message.segments, SEGMENTS_MAX)
             _check_number("number of neighbours", sum(len(s.known) for s in message.segments), 0, NEIGHBOURS_MAX)
@@ -244,6 +252,50 @@ def _check_report(report: Report) -> None:
             _check_number("number of votes", number, 0, VOTES_MAX)
     for electorate in report.electorates:
         _check_count("epoch of an electorate", electorate.epoch)
+
+
+def table_text(table: Table) -> str:
+    """A table as JSON."""
+    return msgspec.json.encode(table).decode()
+
+
+def table_from(text: str) -> Table:
+    """Back again. Raises WireError."""
+    try:
+        return msgspec.json.decode(text, type=Table)
+    except msgspec.MsgspecError as wrong:
+        raise WireError(f"this is no table: {wrong}") from None
+
+
+def plain_orders(orders: tuple[Order, ...]) -> object:
+    """Orders as JSON has them."""
+    return msgspec.to_builtins(orders)
+
+
+def orders_from(plain: object) -> tuple[Order, ...]:
+    """Back again. Raises WireError."""
+    try:
+        orders = msgspec.convert(plain, tuple[Order, ...])
+    except msgspec.ValidationError as wrong:
+        raise WireError(f"these are no orders: {wrong}") from None
+    _check_orders(orders)
+    return orders
+
+
+def _check_orders(orders: tuple[Order, ...]) -> None:
+    _check_length("orders", orders, ORDERS_MAX)
+    for order in orders:
+        _check_order(order)
+
+
+def _check_order(order: Order) -> None:
+    _check_name(order.subject)
+    if order.node or (order.kind is Kind.PIN and order.in_force):
+        _check_name(order.node)
+    _check_number("version of an order", order.version, 0, VERSION_MAX)
+    _check_number("time", order.until_s, 0, UNTIL_S_MAX)
+    _check_length("characters of a name", order.by, BY_MAX)
+    _check_length("characters of a reason", order.reason, REASON_MAX)
 
 
 def _check_row(row: Row) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from wackamole.core import machine, work
 from wackamole.core.agreed import digest_of
-from wackamole.core.events import DrainRequested, Event
+from wackamole.core.events import Event, OrderRequested
 from wackamole.core.invariants import every_address_is_held_once, settled_members_agree
 from wackamole.core.model import NodeId, Table
 from wackamole.core.orders import FORCED_INTERVAL_MS
+from wackamole.core.standing import Kind, Order
 from wackamole.sim.search import A, B, C, small_world
 from wackamole.sim.world import World
 
@@ -69,7 +70,9 @@ def test_a_difference_that_stays_forces_few_exchanges_and_keeps_everything_up(mo
     served = {n: world.members[n].kernel for n in world.members}
     seconds = 60
     for second in range(seconds):  # something must change, or nobody computes a digest again
-        world.tell(A, DrainRequested(C, second % 2 == 0))  # who holds nothing
+        world.tell(
+            A, OrderRequested((Order(Kind.DRAIN, world.name(C), in_force=second % 2 == 0),))
+        )  # who holds nothing
         world.pass_time(1000)
         assert {n: world.members[n].kernel for n in world.members} == served, second
     members = len(world.members)

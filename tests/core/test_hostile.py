@@ -39,6 +39,7 @@ from wackamole.core.model import (
     VipKey,
 )
 from wackamole.core.shares import LOAD_MAX
+from wackamole.core.standing import ORDERS_MAX, VERSION_MAX, Kind, Order
 from wackamole.sim.world import Payload, World
 
 OURS = tuple(sorted((Vip(f"v{i}", (Address(f"10.0.0.{i}", 32),)) for i in range(1, 5)), key=lambda v: v.key))
@@ -103,6 +104,8 @@ reports = st.builds(
     lease_ms=st.sampled_from((0, 1, 1100, wire.LEASE_MS_MAX)),
     component=st.integers(0, 512),
     load=st.sampled_from((None, 0, 60, LOAD_MAX)),
+    draining=st.booleans(),
+    keeps_orders=st.sampled_from((True, True, False)),
 )
 rows = st.builds(
     lambda vip, **rest: Row(vip.key, vip, **rest),
@@ -120,6 +123,15 @@ def some(of: st.SearchStrategy[Any], most: int = 4) -> st.SearchStrategy[tuple[A
     return st.lists(of, max_size=most).map(tuple)
 
 
+orders = st.builds(
+    Order,
+    st.sampled_from(Kind),
+    st.sampled_from(("a", "b", "d", *(v.name for v in OURS))),
+    st.booleans(),
+    st.sampled_from((0, 1, 2, 7, VERSION_MAX)),
+    st.sampled_from("ad"),
+    until_s=st.sampled_from((0, 1)),
+)
 incarnations = st.sampled_from((0, 1, 2**64 - 1))
 hostile: st.SearchStrategy[say.Message] = st.one_of(
     st.builds(
@@ -132,6 +144,7 @@ hostile: st.SearchStrategy[say.Message] = st.one_of(
         evicted=some(st.tuples(nodes, incarnations), 2),
         blocked=some(st.tuples(keys, nodes)),
         lapsing=some(st.tuples(nodes, incarnations, st.sampled_from((0, 1, 2000))), 2),
+        orders=some(orders),
     ),
     st.builds(say.Attributes, reports, some(vips)),
     st.builds(say.Moves, some(moves), st.booleans()),
@@ -145,7 +158,8 @@ hostile: st.SearchStrategy[say.Message] = st.one_of(
     st.builds(say.Restart, st.sampled_from((0, 1, 5000, wire.RESTART_MS_MAX)), numbers),
     st.builds(say.Witnessed, keys, numbers, st.sampled_from(OnWire)),
     st.builds(say.Note, st.binary(max_size=20)),
-    st.builds(say.Unstick),
+    st.builds(say.Unstick, st.booleans()),
+    st.builds(say.Ordered, some(orders)),
     st.builds(say.Adopt, some(rows)),
 )
 
@@ -173,6 +187,7 @@ def is_bounded(made: Wired) -> None:
         assert len(table.reports) <= len(NODES)
         assert len(table.evicted) <= len(NODES)
         assert len(table.lapsing) <= MEMBERS_MAX
+        assert len(table.orders) <= ORDERS_MAX
         assert len(member.state.lapse_due) <= MEMBERS_MAX
         assert len(member.state.said) <= 64
         assert all(len(row.releasing) <= MEMBERS_MAX for row in table.rows)

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from wackamole.core import settling, views
-from wackamole.core.events import DrainRequested
+from wackamole.core.events import OrderRequested
 from wackamole.core.model import Phase, View
+from wackamole.core.standing import Kind, Order
 from wackamole.core.work import Work
 from wackamole.sim.search import A, B, C, Violation, search, small_world, wander
 
@@ -83,9 +84,9 @@ def test_a_loser_that_is_not_awaited_is_found(monkeypatch: pytest.MonkeyPatch) -
     start = small_world()
     start.partition([[A, B], [C]])
     start.run()
-    start.tell(C, DrainRequested(C, True))
+    start.tell(C, OrderRequested((Order(Kind.DRAIN, start.name(C), in_force=True),)))
     start.run()
-    assert start.members[C].state.draining
+    assert any(r.node == C and r.draining for r in start.members[C].state.table.reports)
     losers_are_not_awaited(monkeypatch)
     start.partition([[A, B, C]])
     while actions := [a for a in start.actions() if a != ("kernel", C)]:

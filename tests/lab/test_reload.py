@@ -3,6 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from wackamole.lab.lab import Lab
 from wackamole.lab.probe import Probe
 
 from .test_lab import events
+from .test_verbs import wackamole
 
 pytestmark = pytest.mark.lab
 
@@ -192,3 +194,45 @@ def test_a_new_node_joins_only_when_every_member_has_it_in_its_config(make_lab: 
     reload_all(lab, whole, "c")
     lab.until(lambda: members(lab, "d") == ["a", "b", "c", "d"], within_s=60, story="all hear it")
     assert not any("node d joins" in w for w in lab.ask("a", "status")["warnings"])
+
+
+def test_a_plan_and_a_reload_show_the_same_and_it_happens(make_lab: MakeLab) -> None:
+    lab = make_lab(settings='[balance]\ninterval = "100ms"\nsettle = "1s"\n')
+    lab.start_all()
+    lab.until_settled()
+    gone, address = lab.layout.vips[0]
+    stays, _ = lab.layout.vips[1]
+    lab.ask("a", "hold", {"vips": [gone, stays]})
+    table = f'[[vip]]\nname = "{gone}"\naddress = "{address}"\ninterface = "eth0"\n'
+    assert table in lab.layout.config
+    text = lab.layout.config.replace(table, "").replace('name = "c"\n', 'name = "c"\nweight = 2\n')
+    new = lab.config("a").with_name("new.toml")
+    new.write_text(text)
+    planned = json.loads(wackamole(lab, "a", "plan", "--config", f"/run/{new.name}", "--json").stdout)
+    assert [line.split(":")[0] for line in planned["changes"]] == ["~ node c weight", f"- vip {gone}"]
+    assert planned["moves"]
+    lab.config("a").write_text(text)
+    shown = json.loads(wackamole(lab, "a", "reload", "--dry-run", "--json").stdout)
+    assert (shown["changes"], shown["moves"]) == (planned["changes"], planned["moves"])
+    assert gone in rows(lab, "b")
+
+    lines = wackamole(lab, "a", "reload").stdout.splitlines()
+    assert lines[: len(planned["changes"])] == planned["changes"]
+    assert lines[-1] == f"{len(planned['moves'])} of {planned['vips']} VIPs would move"
+    with pytest.raises(Refused, match="different configs"):
+        lab.ask("b", "balance", {"now": True})
+    reload_all(lab, text, "b", "c")
+    foreseen = {move["vip"]: move["to"] for move in planned["moves"]}
+
+    def happened() -> bool:
+        now = rows(lab, "c")
+        return gone not in now and all(now[vip]["holder"] == to for vip, to in foreseen.items() if to is not None)
+
+    lab.until(happened, within_s=60, story="all is as it was foreseen")
+    lab.until(
+        lambda: all(
+            [(o["kind"], o["subject"]) for o in lab.ask(n, "status")["orders"]] == [("hold", stays)] for n in "abc"
+        ),
+        within_s=60,
+        story="the order about the VIP that is gone is over",
+    )

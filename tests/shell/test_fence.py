@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -496,6 +497,32 @@ def test_another_install_keeps_the_lease_as_it_is(host: Inside) -> None:
         host(fence.shut)
         host(fence.install, both[:1])
         assert fence.left_ms() == 0
+
+
+def handles(host: Inside) -> list[str]:
+    """Of the rules: who makes a table anew has others."""
+    text = tool("ip", "netns", "exec", host.namespace, "nft", "-a", "list", "ruleset")
+    return re.findall(r"# handle \d+", text)
+
+
+def test_vips_come_and_go_in_the_tables_that_are_there(host: Inside, peer: Asker) -> None:
+    index, more = host.index("eth0"), "10.9.1.2"
+    ip(f"addr add {more}/32 dev eth0", namespace=HOST)
+    with fenced(host, "eth0", lease_ms=60_000) as fence:
+        chains = handles(host)
+        assert {a for _, a in peer.answers(V4, more, control=OWN)} == {more}
+        host(fence.renew, boottime_ms())
+        host(fence.install, (Guarded(index, "eth0", VIPS | {packed(more)}),))
+        assert host(fence.left_ms) > 30_000  # not closed for a moment
+        host(fence.shut)
+        assert peer.answers(V4, more, control=OWN) == set()
+        host(fence.install, (Guarded(index, "eth0", frozenset({packed(more)})),))
+        assert {a for _, a in peer.answers(V4, more, control=OWN)} == {V4}
+        assert handles(host) == chains
+        assert host(fence.intact)
+        host(fence.install, (Guarded(index, "eth0", frozenset({packed(more)})),))  # asked to make the same: made anew
+        assert handles(host) != chains
+        assert peer.answers(more, control=OWN) == set()
 
 
 def test_many_vips(host: Inside, peer: Asker) -> None:

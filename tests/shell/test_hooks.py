@@ -383,7 +383,7 @@ def releasing(*hooks: HookConfig, planned: tuple[Vip, ...]) -> tuple[list[set[st
         def ask(vips: Mapping[VipKey, Vip], done: Callable[[VipKey], None]) -> float:
             return told.hooks.ask(vips, {k: about(v.name) for k, v in vips.items()}, done)
 
-        releases = Releases((WEB, MAIL), hold, ask)
+        releases = Releases((WEB, MAIL), hold, ask, lambda: False)
         releases.hold_exactly(1, (), frozenset(v.key for v in planned))
         async with asyncio.timeout(WITHIN_SECONDS):
             await empty.wait()
@@ -448,7 +448,10 @@ def test_a_vip_that_is_wanted_again_meanwhile_stays() -> None:
         return 600.0
 
     async def main() -> None:
-        releases = Releases((WEB, MAIL), lambda serial, vips: asked.append((serial, {v.name for v in vips})), ask)
+        def hold(serial: int, vips: tuple[Vip, ...]) -> None:
+            asked.append((serial, {v.name for v in vips}))
+
+        releases = Releases((WEB, MAIL), hold, ask, lambda: False)
         releases.hold_exactly(1, (MAIL,), frozenset({WEB.key}))
         releases.hold_exactly(2, (MAIL, WEB), frozenset())
         releases.hold_exactly(3, (MAIL,), frozenset({WEB.key}))

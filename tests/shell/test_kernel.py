@@ -53,9 +53,11 @@ class Host:
 
     kernel: Kernel
     confirmed: dict[int, tuple[tuple[VipKey, ...], dict[VipKey, str]]] = field(default_factory=dict)
+    history: list[tuple[int, int]] = field(default_factory=list)  # serial, how many are held
     eligibility: list[dict[VipKey, NotEligible]] = field(default_factory=list)
     records: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     neighbours: list[Neighbours] = field(default_factory=list)
+    serving: list[VipKey] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def until(self, fact: Callable[[], bool]) -> None:
@@ -84,6 +86,7 @@ def on_the_host(
 
         def confirmed(serial: int, held: tuple[VipKey, ...], refused: tuple[tuple[VipKey, str], ...]) -> None:
             host.confirmed[serial] = (held, dict(refused))
+            host.history.append((serial, len(held)))
             host.news.set()
 
         def eligibility(reasons: tuple[tuple[VipKey, NotEligible], ...]) -> None:
@@ -98,6 +101,10 @@ def on_the_host(
             host.neighbours.append(read)
             host.news.set()
 
+        def serving(keys: frozenset[VipKey]) -> None:
+            host.serving += sorted(keys)
+            host.news.set()
+
         host = Host(
             Kernel(
                 KernelConfig(vips, interfaces or {}, withdraw_after=withdraw_after, notify=notify or Notify()),
@@ -105,6 +112,7 @@ def on_the_host(
                 on_eligibility=eligibility,
                 on_record=record,
                 on_neighbours=neighbours,
+                on_serving=serving,
             )
         )
         await host.kernel.start()
@@ -154,6 +162,33 @@ def test_the_latest_wish_wins(network: None) -> None:
         assert "10.9.1.1" not in addresses()
 
     on_the_host(story, V4, V6)
+
+
+def test_it_is_told_when_what_was_acquired_is_served(network: None) -> None:
+    async def story(host: Host) -> None:
+        serial = 0
+        for times in range(1, 6):
+            await host.hold(serial := serial + 1, BOTH, V4, V6)
+            await host.until(lambda times=times: len(host.serving) == 3 * times)  # type: ignore[misc]
+            assert set(host.serving) == {BOTH.key, V4.key, V6.key}
+            await host.hold(serial := serial + 1)
+        await host.hold(serial + 1, V4)
+        assert host.serving[15:] == [V4.key]
+
+    on_the_host(story, BOTH, V4, V6)
+
+
+def test_of_one_serial_what_was_so_before_is_not_said_afterwards(network: None) -> None:
+    async def story(host: Host) -> None:
+        await host.hold(1, BOTH, V4, V6)
+        for stay in ((BOTH, V4), (V4,), ()):  # what goes in turns
+            host.kernel.hold_exactly(1, stay)
+        await host.until(lambda: host.history[-1] == (1, 0))
+        for _ in range(5):
+            await asyncio.to_thread(addresses)  # the addresses' thread has had its say as well
+        assert [number for _, number in host.history] == [3, 2, 1, 0]
+
+    on_the_host(story, BOTH, V4, V6)
 
 
 def test_an_address_that_somebody_else_configured_is_refused_with_the_reason(network: None) -> None:

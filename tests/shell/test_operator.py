@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wackamole.config import find_self, parse
+from wackamole.core import standing
 from wackamole.core.balancing import Stays
 from wackamole.core.events import TimePassed
 from wackamole.core.model import NodeId, NotEligible, Phase, View, ViewId
+from wackamole.core.standing import Kind, Order
 from wackamole.engine.contract import Delivered, Joined, Listener, NewView
 from wackamole.shell.control import REQUEST_BYTES_MAX, Refused
 from wackamole.shell.daemon import Daemon, Kept
@@ -136,10 +139,29 @@ json_values = st.recursive(
 requests = st.fixed_dictionaries(
     {
         "verb": st.one_of(
-            st.sampled_from(("status", "events", "why", "move", "drain", "resume", "balance")), st.text(max_size=9)
+            st.sampled_from(
+                (
+                    *(
+                        "status",
+                        "events",
+                        "why",
+                        "move",
+                        "drain",
+                        "resume",
+                        "balance",
+                        "hold",
+                        "unhold",
+                        "history",
+                        "table",
+                    ),
+                )
+            ),
+            st.text(max_size=9),
         )
     },
-    optional=dict.fromkeys(("vips", "vip", "node", "force", "follow", "cluster", "since", "by", "x"), json_values),
+    optional=dict.fromkeys(
+        ("vips", "vip", "node", "force", "follow", "cluster", "since", "by", "reason", "for_s", "now", "x"), json_values
+    ),
 ).filter(lambda r: r["verb"] != "leave")
 
 
@@ -171,6 +193,15 @@ def test_any_request_gets_an_answer_or_a_sentence(talk: Any, asks: list[dict[str
         ({"verb": "drain"}, "--force"),
         ({"verb": "resume", "node": {}}, "named by a text"),
         ({"verb": "dance"}, "no verb"),
+        ({"verb": "hold"}, "at least one VIP to hold"),
+        ({"verb": "unhold", "vips": ["v9"]}, "there is no VIP 'v9'"),
+        ({"verb": "hold", "vips": ["v1"], "reason": "r" * 101}, "at most 100 printable"),
+        ({"verb": "hold", "vips": ["v1"], "reason": "a\nb"}, "at most 100 printable"),
+        ({"verb": "hold", "vips": ["v1"], "for_s": 0}, "number of seconds"),
+        ({"verb": "hold", "vips": ["v1"], "for_s": True}, "number of seconds"),
+        ({"verb": "hold", "vips": ["v1"], "for_s": 2**60}, "number of seconds"),
+        ({"verb": "history"}, "name the VIP"),
+        ({"verb": "history", "vip": "v9"}, "no history of one"),
     ],
 )
 def test_what_is_wrong_is_said(talk: Any, request_: dict[str, Any], words: str) -> None:
@@ -280,16 +311,16 @@ def test_the_clusters_history_says_what_was_asked_and_by_whom(talk: Any) -> None
         return seen
 
     seen = talk(conversation)
-    assert [e["event"] for e in seen] == ["view", *["moved"] * 3, "command", "command", "command_refused"]
-    assert [e["said_by"] for e in seen] == ["a"] * 7
-    assert [e["place"]["index"] for e in seen] == list(range(7))
+    assert [e["event"] for e in seen] == ["view", *["moved"] * 3, "command", "pin", "command", "command_refused"]
+    assert [e["said_by"] for e in seen] == ["a"] * 8
+    assert [e["place"]["index"] for e in seen] == list(range(8))
     assert {k: seen[4][k] for k in ("verb", "vips", "node", "by")} == {
         "verb": "move",
         "vips": "v1,192.0.2.3",
         "node": "a",
         "by": "uid:7",
     }
-    assert "--force" in seen[6]["reason"]
+    assert "--force" in seen[7]["reason"]
 
 
 @pytest.mark.parametrize("wrong", [{"since": "1h"}, {"since": True}, {"vip": 5}, {"node": ["a"]}], ids=str)
@@ -316,3 +347,85 @@ def test_a_host_that_cannot_hold_vips_any_more_says_so_once_for_each_reason(talk
         ("eligible", None, "1"),
         ("eligible", None, "2"),
     ]
+
+
+def orders_of(daemon: Daemon) -> list[tuple[str, str, bool]]:
+    return [(o.kind.value, o.subject, o.in_force) for o in daemon.state.table.orders]
+
+
+def test_orders_are_on_the_disk_and_are_read_again(talk: Callable[..., Any], tmp_path: Path) -> None:
+    async def give(daemon: Daemon) -> None:
+        asking = {"verb": "hold", "vips": ["192.0.2.1"], "reason": "because", "for_s": 3600, "by": "root"}
+        assert await asked(daemon, asking) == [{"result": {"vips": ["v1"], "held": True}}]
+        assert await asked(daemon, {"verb": "drain", "force": True, "by": "root"})
+        (hold,) = [o for o in daemon.status()["orders"] if o["kind"] == "hold"]  # type: ignore[attr-defined]
+        assert (hold["subject"], hold["reason"], hold["by"]) == ("v1", "because", "root")
+        assert 3500 < hold["until"] - time.time() <= 3600
+        await asyncio.gather(*daemon._tasks)
+
+    async def again(daemon: Daemon) -> list[tuple[str, str, bool]]:
+        return orders_of(daemon)
+
+    async def told(daemon: Daemon) -> list[str]:
+        found = [e async for e in daemon.journal.follow(follow=False) if e["event"] == "not_remembered"]
+        assert daemon.state.table.orders == ()
+        return [str(e["reason"]) for e in found]
+
+    file = tmp_path / "orders.json"
+    talk(give)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert talk(again) == [("drain", "a", True), ("hold", "v1", True)]
+    file.write_text('{"cluster": "web", "orders": [{"kind": "drain"}]}')
+    (reason,) = talk(told)
+    assert "orders.json cannot be read" in reason
+    file.write_text('{"cluster": "another", "orders": []}')
+    assert talk(again) == []
+
+
+def test_an_order_ends_when_the_clock_says_so(talk: Callable[..., Any]) -> None:
+    async def conversation(daemon: Daemon) -> None:
+        assert isinstance(await asked(daemon, {"verb": "hold", "vips": ["v1"], "for_s": 1}), list)
+        assert orders_of(daemon) == [("hold", "v1", True)]
+        assert await daemon.operator.carried_out(TimePassed(), lambda: orders_of(daemon) == [("hold", "v1", False)])
+
+    talk(conversation)
+
+
+def test_who_is_overruled_while_he_waits_is_told(talk: Callable[..., Any]) -> None:
+    async def conversation(daemon: Daemon) -> None:
+        (pin,) = await daemon.operator._order([Order(Kind.PIN, "v1", True, node="a")])
+        waiting = daemon.operator._until(lambda: 0, 1, [pin], again=None, wait=True)
+        assert await anext(waiting) == {"progress": {"done": 0, "of": 1}}
+        assert isinstance(await asked(daemon, {"verb": "unhold", "vips": ["v1"]}), list)
+        with pytest.raises(Refused, match="another operator has ordered otherwise"):
+            await anext(waiting)
+
+    talk(conversation)
+
+
+def test_no_order_in_force_is_pushed_out(talk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standing, "ORDERS_MAX", 2)
+
+    async def conversation(daemon: Daemon) -> None:
+        assert isinstance(await asked(daemon, {"verb": "hold", "vips": ["v1", "v2"]}), list)
+        answer = await asked(daemon, {"verb": "hold", "vips": ["192.0.2.3"]})
+        assert isinstance(answer, str)
+        assert "no more orders can be kept" in answer
+        assert "the one about v1 would be lost" in answer
+        assert isinstance(await asked(daemon, {"verb": "unhold", "vips": ["v1"]}), list)
+        answer = await asked(daemon, {"verb": "hold", "vips": ["192.0.2.3"]})
+        assert "the one about v2 would be lost" in answer
+        assert isinstance(await asked(daemon, {"verb": "unhold", "vips": ["v2"]}), list)
+        assert isinstance(await asked(daemon, {"verb": "hold", "vips": ["192.0.2.3"]}), list)
+        assert ("hold", "192.0.2.3", True) in orders_of(daemon)
+
+    talk(conversation)
+
+
+def test_balance_now_takes_pins_back(talk: Callable[..., Any]) -> None:
+    async def conversation(daemon: Daemon) -> None:
+        assert isinstance(await asked(daemon, {"verb": "move", "vips": ["v1"], "node": "a"}), list)
+        assert await asked(daemon, {"verb": "balance", "now": True}) == [{"result": {"asked": "balance", "moved": 0}}]
+        assert orders_of(daemon) == [("pin", "v1", False)]
+
+    talk(conversation)

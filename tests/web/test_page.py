@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.watch.stage import Stage, enlarged
-from wackamole.web.server import Feed, Listen, WebServer
+from wackamole.serving import Listen
+from wackamole.web.server import Feed, WebServer
 
 from .browser import CHROMIUM, MISSING, Browser
 

@@ -17,8 +17,10 @@ import pytest
 
 from tests.watch.stage import Stage
 from tests.watch.terminal import Terminal
+from wackamole import serving
+from wackamole.serving import CLIENTS_MAX, CannotServe, Listen, become
 from wackamole.web import server as web
-from wackamole.web.server import CLIENTS_MAX, Feed, Listen, WebRefused, WebServer, become, serve
+from wackamole.web.server import Feed, WebServer, serve
 
 
 @pytest.fixture
@@ -162,7 +164,7 @@ def test_readers_are_bounded_and_room_comes_back(server: WebServer, monkeypatch:
 
 
 def test_a_request_that_trickles_in_is_ended(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "REQUEST_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(serving, "REQUEST_SECONDS_MAX", 0.5)
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as asked:
         asked.sendall(b"GET / HTTP/1.0\r\nX: ")
         ended = False
@@ -191,24 +193,24 @@ def test_rubbish_is_refused_and_harms_nobody(server: WebServer, content: bytes) 
     "text", ["8420", "localhost:8420", "127.0.0.1", "127.0.0.1:70000", "::1:8420", "[10.0.0.1]:1", "10.0.0.1:-1"]
 )
 def test_where_it_cannot_listen(text: str) -> None:
-    with pytest.raises(WebRefused, match="is no address and port"):
+    with pytest.raises(CannotServe, match="is no address and port"):
         Listen.of(text)
 
 
 def test_where_it_can_listen() -> None:
     assert Listen.of("127.0.0.1:8420").url == "http://127.0.0.1:8420/"
     assert Listen.of("[::1]:8420").url == "http://[::1]:8420/"
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(WebRefused, match="cannot listen"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(CannotServe, match="cannot listen"):
         WebServer(Listen("127.0.0.1", taken.getsockname()[1]), Feed("/nowhere"))
 
 
 def test_it_does_not_run_as_root(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to be refused")
-    with pytest.raises(WebRefused, match="not run as root"):
+    with pytest.raises(CannotServe, match="not run as root"):
         serve(str(tmp_path / "x"), Listen("127.0.0.1", 0), names=(), user=None, ready=lambda _: None)
-    for user, words in (("root", "needs no page"), ("no-such-user", "there is no user")):
-        with pytest.raises(WebRefused, match=words):
+    for user, words in (("root", "root is not needed"), ("no-such-user", "there is no user")):
+        with pytest.raises(CannotServe, match=words):
             become(user)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from .effects import Announce, Effect, RenewLease
@@ -11,6 +11,7 @@ from .electorate import quorate
 from .messages import Beat
 from .model import NodeId, Phase, Report, Row, Settings, Table
 from .placement import Placement
+from .standing import Kind, Register, in_force
 from .state import State
 
 
@@ -32,23 +33,39 @@ def witness_of(state: State, holder: NodeId) -> NodeId | None:
 def facts_of(state: State) -> Placement:
     """What placement knows of the agreed table."""
     table = state.table
-    return facts(state.settings, table.rows, table.reports, (n for n, _ in table.evicted))
+    return facts(state.settings, table.rows, table.reports, (n for n, _ in table.evicted), table.orders)
 
 
 def facts(
-    settings: Settings, rows: Iterable[Row], reports: Iterable[Report], evicted: Iterable[NodeId] = ()
+    settings: Settings,
+    rows: Collection[Row],
+    reports: Collection[Report],
+    evicted: Iterable[NodeId] = (),
+    orders: Register = (),
 ) -> Placement:
-    """What placement knows. VIPs that an operator holds where they are belong into `hold`, once members agree on them."""
+    """What placement knows. An operator's pin comes before all that the config wishes, and is one more wish all the same."""
+    prefer, avoid = dict(settings.prefer), dict(settings.avoid)
+    if orders and keep_orders(reports):
+        pins = in_force(orders, Kind.PIN)
+        for key, pin in [(row.key, pins[row.vip.name]) for row in rows if row.vip.name in pins]:
+            prefer[key] = (pin.node, *(name for name in prefer.get(key, ()) if name != pin.node))
+            if key in avoid:
+                avoid[key] = tuple(name for name in avoid[key] if name != pin.node)
     return Placement(
         rows,
         reports,
         evicted,
-        dict(settings.prefer),
+        prefer,
         settings.count,
         settings.shares,
-        avoid=dict(settings.avoid),
+        avoid=avoid,
         apart=dict(settings.apart),
     )
+
+
+def keep_orders(reports: Iterable[Report]) -> bool:
+    """Whether all members keep operators' orders. While one does not, none counts: all must compute alike."""
+    return all(r.keeps_orders for r in reports)
 
 
 def agreement(reports: Iterable[Report]) -> bool:
@@ -72,6 +89,9 @@ def digest_of(table: Table) -> str:
         if r.chosen:
             h.update(f"{r.chosen}\n".encode())
     h.update(repr((table.evicted, table.lapsing)).encode())
+    if keep_orders(table.reports):
+        for o in table.orders:
+            h.update(f"{o.kind.value}|{o.subject}|{o.rank}\n".encode())
     return h.hexdigest()
 
 

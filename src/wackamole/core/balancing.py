@@ -43,7 +43,7 @@ class Stays(Enum):
     """Why balance leaves a VIP with its holder, or does not give it to a member."""
 
     UNDER_WAY = "it is on its way, or its holder is not in the group"
-    OPERATOR = "an operator put it there (until `balance`)"
+    OPERATOR = "an operator has it there (until `unhold`)"
     HELD = "an operator holds it where it is (until `unhold`)"
     PREFERENCE = "a preference decides where it is"
     SHARE_KEPT = "its holder has no more than its share"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .messages import Message
 from .model import Electorate, NodeId, OnWire, ViewId, Vip, VipKey
+from .standing import Register
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,13 @@ class Remember:
     Remembered. The latest wins."""
 
     electorates: tuple[Electorate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeepOrders:
+    """Have this register on the disk soon, in place of the one that is there. The latest wins; nothing waits for it."""
+
+    orders: Register
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,7 @@ Effect = (
     | ShutFence
     | HoldExactly
     | Remember
+    | KeepOrders
     | Announce
     | ShowWitness
     | TakeNote

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .messages import Message
 from .model import Electorate, NodeId, NotEligible, OnWire, Settings, View, ViewId, VipKey
+from .standing import Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +95,17 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class MoveRequested:
-    """An operator asks for VIPs to go to a node."""
+    """An operator asks for VIPs to go to a node. That they belong there from now on is an order of its own."""
 
     keys: tuple[VipKey, ...]
     to: NodeId
 
 
 @dataclass(frozen=True, slots=True)
-class DrainRequested:
-    """An operator asks to drain a node or to take it back."""
+class OrderRequested:
+    """An operator orders what is to stay so; their versions do not count. What is so already is not said."""
 
-    node: NodeId
-    draining: bool
+    wishes: tuple[Order, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,10 @@ class NoteRequested:
 
 @dataclass(frozen=True, slots=True)
 class BalanceRequested:
-    """An operator asks for a round of balancing now; operator moves lose their stickiness."""
+    """An operator asks for a round of balancing now; pins are over. `at_once`: all of it, onto whoever is there."""
+
+    at_once: bool = False
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,7 @@ Event = (
     | ConfigReloaded
     | Paused
     | MoveRequested
-    | DrainRequested
+    | OrderRequested
     | LeaveRequested
     | RestartRequested
     | SegmentAsked

@@ -28,14 +28,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from . import holding, orders, views, voice
+from . import holding, orders, settling, views, voice
 from .agreed import heard, renew, renews, representative
-from .effects import Effect, Remember
+from .effects import Effect, KeepOrders, Remember
 from .electorate import quorate, worth_keeping
 from .events import (
     BalanceRequested,
     ConfigReloaded,
-    DrainRequested,
     EligibilityChanged,
     EngineJoined,
     EngineLost,
@@ -48,6 +47,7 @@ from .events import (
     MessageDelivered,
     MoveRequested,
     NoteRequested,
+    OrderRequested,
     Paused,
     Remembered,
     RestartRequested,
@@ -57,7 +57,6 @@ from .events import (
 )
 from .messages import (
     Beat,
-    Drain,
     Restart,
     Unstick,
 )
@@ -129,8 +128,8 @@ def handle(w: Work, event: Event) -> None:
             on_paused(w, event.gap_ms)
         case MoveRequested():
             orders.on_move_requested(w, event)
-        case DrainRequested():
-            w.say(Drain(event.node, event.draining))
+        case OrderRequested():
+            orders.on_order_requested(w, event)
         case LeaveRequested():
             if w.s.leaving_since_ms is None:
                 w.s = replace(w.s, leaving_since_ms=w.now_ms)
@@ -141,7 +140,7 @@ def handle(w: Work, event: Event) -> None:
         case NoteRequested():
             orders.on_note_requested(w, event)
         case BalanceRequested():
-            w.say(Unstick())
+            w.say(Unstick(event.at_once, event.by))
         case LoadMeasured():
             w.s = replace(w.s, load=measured(w.s.load, event.load, w.now_ms, w.s.settings.shares))
         case TimePassed():
@@ -187,7 +186,11 @@ def note_shares(w: Work) -> None:
 
 def finish(w: Work) -> tuple[State, tuple[Effect, ...]]:
     """What follows from the change, and the next state."""
+    if w.table_changed and w.s.phase is Phase.SETTLED:
+        settling.obey_orders(w)
     w.freeze_table()
+    if w.s.table.orders != w.before.table.orders:
+        w.effects.append(KeepOrders(w.s.table.orders))
     if w.applied_one or w.s.view is not w.before.view or w.s.phase is not w.before.phase:
         w.remember_digest()
     holding.want(w)

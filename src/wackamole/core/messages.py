@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .model import NodeId, OnWire, Report, Row, Vip, VipKey
+from .standing import Order, Register
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class StateMessage:
     ] = ()  # what an evicted member without a fence, or a lost one, may still serve; or one that nothing can silence, if
     # it should say nothing in this exchange
     lapsing: tuple[tuple[NodeId, int, int], ...] = ()  # lost members as in Table.lapsing
+    orders: Register = ()  # all that I know of
     joins: tuple[tuple[NodeId, int], ...] = ()  # members that came of late, and how often
 
 
@@ -114,7 +116,7 @@ class Lapsed:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """An operator's word about a node; `leaving`: the node's own, on its way out."""
+    """A node on its way out says `leaving`. Without that, it is an operator's word, said by members that keep no orders."""
 
     node: NodeId
     draining: bool
@@ -149,7 +151,18 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Unstick:
-    """An operator asks for balance: operator moves lose their stickiness, and who flapped need not settle for longer."""
+    """An operator asks for balance: pins are over, and who flapped need not settle for longer; `at_once`: whatever the rounds'
+    limits say."""
+
+    at_once: bool = False
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """An operator's wishes, each of the version that its author saw (standing.py). Only said where all members keep orders."""
+
+    wishes: tuple[Order, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,5 +187,6 @@ Message = (
     | Witnessed
     | Note
     | Unstick
+    | Ordered
     | Adopt
 )

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType
 
+from .standing import Register
+
 NodeId = NewType("NodeId", int)
 """The group engine's number for a host: 1 … 2**32-1, unique in the cluster."""
 
@@ -217,7 +219,7 @@ class Row:
         tuple[NodeId, int], ...
     ] = ()  # losers of a conflict, not yet confirmed; and the generation they answer
     previous: NodeId | None = None  # who handed it over: takes it back if the new holder's kernel refuses
-    sticky: bool = False  # an operator put it here: balance leaves it alone (hazard 26)
+    sticky: bool = False  # an operator wants it where it is: balance leaves it alone (hazard 26)
     cause: Cause = Cause.NONE
 
     def held_by(self, holder: NodeId | None, cause: Cause) -> Row:
@@ -309,6 +311,7 @@ class Report:
     takeover: Takeover = Takeover.FAST
     version: str = ""
     load: int | None = None  # hundredths, smoothed and in steps; None: not measured, or not known now
+    keeps_orders: bool = False  # of operators; older versions do not say this, and do not
     chosen: tuple[VipKey, ...] = ()  # sorted: its check, which may pass on one member only, passes here
     capacity: int | None = None  # what its VIPs count for at most; None: no limit
 
@@ -369,3 +372,5 @@ class Table:
     lapsing: tuple[tuple[NodeId, int, int], ...] = ()
     """Node, incarnation and milliseconds: lost from the view, but its kernel may still serve what it had for that long.
     Its VIPs wait for a `Lapsed`."""
+    orders: Register = ()
+    """Of operators (standing.py). What a member knows of them outlives its membership."""

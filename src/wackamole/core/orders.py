@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
 from . import placement as placing
 from . import settling, views
-from .agreed import agreement, heard, renew, renews, representative
-from .effects import Announce, Hand, Multicast, ShowWitness, TakeNote
+from .agreed import agreement, heard, keep_orders, renew, renews, representative
+from .effects import Announce, Hand, Multicast, Record, ShowWitness, TakeNote
 from .events import (
     MessageDelivered,
     MoveRequested,
     NoteRequested,
+    OrderRequested,
     SegmentAsked,
 )
 from .messages import (
@@ -27,6 +29,7 @@ from .messages import (
     Move,
     Moves,
     Note,
+    Ordered,
     Released,
     Restart,
     StateMessage,
@@ -43,6 +46,7 @@ from .model import (
     Vip,
     VipKey,
 )
+from .standing import Kind, Order, ended, following, in_force, obey
 from .work import Work
 
 FORCED_INTERVAL_MS = 5000
@@ -97,10 +101,9 @@ def on_message(w: Work, event: MessageDelivered) -> None:
         case Note():
             w.effects.append(TakeNote(view.id, sender, message.body))
         case Unstick():
-            for row in list(w.rows.values()):
-                if row.sticky:
-                    w.put(replace(row, sticky=False))
-            w.s = replace(w.s, next_balance_ms=w.now_ms, joins=())  # somebody looks after them who flapped
+            on_unstick(w, message)
+        case Ordered():
+            on_ordered(w, message)
         case Adopt():
             on_adopt(w, sender, message)
         case _:
@@ -273,16 +276,56 @@ def on_evict(w: Work, sender: NodeId, message: Evict) -> None:
 
 
 def on_drain(w: Work, sender: NodeId, message: Drain) -> None:
-    """A member is to be emptied, or taken back, or is on its way out."""
+    """A member is on its way out; or, where not all keep orders, is to be emptied or taken back."""
     report = w.reports.get(message.node)
     if report is None:
         return
     leaving = report.leaving or (message.leaving and sender == message.node)
     w.put_report(replace(report, draining=message.draining, leaving=leaving))
-    if message.node == w.s.me:
-        w.s = replace(w.s, draining=message.draining)
+    if message.node == w.s.me and not message.leaving and not keep_orders(w.reports.values()):
+        w.put_orders(obey(w.orders, following(w.orders, [Order(Kind.DRAIN, report.name, message.draining)])))
     w.record("drain" if message.draining else "resume", node=message.node, leaving=leaving)
     settling.settle(w)
+
+
+def on_ordered(w: Work, message: Ordered) -> None:
+    """Operators' orders change, in the agreed order."""
+    if w.s.phase is not Phase.SETTLED or not keep_orders(w.reports.values()):
+        return
+    before = dict.fromkeys(w.orders)
+    w.put_orders(obey(w.orders, message.wishes))
+    tell(w, [order for order in w.orders if order not in before])
+    settling.settle(w)
+
+
+def tell(w: Work, orders: Iterable[Order]) -> None:
+    """Tell people of orders: `drain`, `pin`, `hold`, and when they are over `resume`, `unpin`, `unhold`; those that were given
+    together at once."""
+    over = {Kind.DRAIN: "resume", Kind.PIN: "unpin", Kind.HOLD: "unhold"}
+    alike: dict[Order, list[str]] = {}
+    for order in orders:
+        alike.setdefault(replace(order, subject=""), []).append(order.subject)
+    for order, subjects in alike.items():
+        told = {
+            "node" if order.kind is Kind.DRAIN else "vips": ",".join(subjects),
+            "to": order.node,
+            "by": order.by,
+            "reason": order.reason,
+            "until": str(order.until_s or ""),
+        }
+        what = order.kind.value if order.in_force else over[order.kind]
+        w.effects.append(Record(what, tuple((k, v) for k, v in told.items() if v)))
+
+
+def on_unstick(w: Work, message: Unstick) -> None:
+    """An operator asks for balance: pins are over, a round is due, and somebody looks after them who flapped."""
+    if keep_orders(w.reports.values()):
+        pins = in_force(w.orders, Kind.PIN).values()
+        on_ordered(w, Ordered(following(w.orders, [ended(pin, message.by) for pin in pins])))
+    for row in list(w.rows.values()):
+        if row.sticky:
+            w.put(replace(row, sticky=False))
+    w.s = replace(w.s, next_balance_ms=w.now_ms, balance_at_once=message.at_once, balance_left=0, joins=())
 
 
 def on_restart(w: Work, sender: NodeId, message: Restart) -> None:
@@ -316,6 +359,13 @@ def on_move_requested(w: Work, event: MoveRequested) -> None:
     )
     if moves and w.s.phase is Phase.SETTLED:
         w.say(Moves(moves, operator=True))
+
+
+def on_order_requested(w: Work, event: OrderRequested) -> None:
+    """An operator orders: say it by the register of now, as far as it is not so."""
+    wishes = following(w.orders, event.wishes)
+    if wishes and w.s.phase is Phase.SETTLED and keep_orders(w.reports.values()):
+        w.say(Ordered(wishes))
 
 
 def on_segment_asked(w: Work, event: SegmentAsked) -> None:

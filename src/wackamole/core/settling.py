@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from . import placement as placing
-from .agreed import agreement
+from .agreed import agreement, keep_orders
 from .model import (
     MEMBERS_MAX,
     Cause,
@@ -16,6 +16,7 @@ from .model import (
     Row,
     VipKey,
 )
+from .standing import Kind, in_force
 from .work import Work
 
 
@@ -26,6 +27,7 @@ def settle(w: Work) -> None:
         return
     if w.s.me in w.evicted:
         return
+    obey_orders(w)
     orphans = [row.key for row in w.rows.values() if row.holder is None and not row.releasing]
     known = {k for keys in {r.known for r in w.reports.values()} for k in keys} if orphans else set()
     for key in orphans:
@@ -50,6 +52,21 @@ def settle(w: Work) -> None:
     if alike and any(r.mature for r in w.reports.values()):
         for key, node in placing.fill(facts):
             give(w, w.rows[key], node)
+
+
+def obey_orders(w: Work) -> None:
+    """Note at the members who is drained, and at the VIPs which of them balance leaves alone, as the register has it."""
+    if not keep_orders(w.reports.values()):
+        return
+    drained, held, pins = (in_force(w.orders, kind) for kind in (Kind.DRAIN, Kind.HOLD, Kind.PIN))
+    for report in list(w.reports.values()):
+        if report.draining != (report.name in drained):
+            w.put_report(replace(report, draining=not report.draining))
+    for row in list(w.rows.values()):
+        pin = pins.get(row.vip.name)
+        at_home = pin is not None and row.holder in w.reports and w.reports[row.holder].name == pin.node
+        if row.sticky != (at_home or row.vip.name in held):
+            w.put(replace(row, sticky=not row.sticky))
 
 
 def evacuate(w: Work, leavers: Mapping[VipKey, NotEligible], facts: placing.Placement, alike: bool) -> None:

@@ -8,6 +8,7 @@ from .damping import Joins
 from .messages import Message, StateMessage
 from .model import Electorate, NodeId, NotEligible, Phase, Settings, Table, View, Vip, VipKey
 from .shares import Load
+from .standing import Register
 
 NOBODY = NodeId(0)
 """No engine gives out 0."""
@@ -76,7 +77,6 @@ class State:
     renewed_ms: int | None = None  # when the last good own beat came back; None: not since I joined
     mature: bool = False
     falling_back: str | None = None  # why I shall leave and come back, once my kernel is dark or empty
-    draining: bool = False
     load: Load = field(default_factory=Load)
     inherited: tuple[Vip, ...] = ()  # what my predecessor handed over, until I have said so
     inherited_until_ms: int = 0
@@ -87,9 +87,10 @@ class State:
     beat_number: int = 0
     next_beat_ms: int = 0
     next_balance_ms: int = 0
-    at_rest: tuple[Table, Settings, tuple[NodeId, ...], int] | None = (
-        None  # of what a round of balance last moved nothing
+    at_rest: tuple[Table, Settings, tuple[NodeId, ...] | None, int] | None = (
+        None  # when a round of balance moved nothing
     )
+    balance_at_once: bool = False  # an operator wants all of it in the next round
     balance_left: int = 0  # moves that a round of balance may still make which goes on then; 0: it is a new one
     member_since: tuple[
         tuple[NodeId, int], ...
@@ -105,11 +106,14 @@ def initial(
     electorates: tuple[Electorate, ...] = (),
     inherited: tuple[Vip, ...] = (),
     inherited_until_ms: int = 0,
+    orders: Register = (),
 ) -> State:
     """A member that has not met its group yet. `electorates`: what its disk remembers (the last Remembered). `inherited`:
-    the VIPs that its predecessor's process has left on the interfaces for it, reserved until then (Restart)."""
+    the VIPs that its predecessor's process has left on the interfaces for it, reserved until then (Restart). `orders`: the
+    last KeepOrders that reached the disk."""
     return State(
         settings=settings,
+        table=Table(orders=orders),
         electorates=electorates,
         remembering=electorates,
         inherited=inherited,

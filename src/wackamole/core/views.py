@@ -36,6 +36,7 @@ from .model import (
     View,
     VipKey,
 )
+from .standing import Kind, in_force, join
 from .work import Work
 
 HASTY_PERCENT = 85
@@ -77,8 +78,14 @@ def on_view(w: Work, view: View) -> None:
     before = w.s.view
     came_along = before is not None and w.s.me in before.members
     zero_rounds = w.s.phase is Phase.SETTLED and came_along and view.direct and not view.joined
+    stay = frozenset(view.members) - frozenset(view.joined)
+    left = dict(view.left)
+    if before is not None:
+        for node in before.members:
+            if node not in stay:
+                left.setdefault(node, Left.HOST_LOST)
     hasty = is_hasty(w)
-    if hasty and len(view.members) > 1 and set(before.members if before is not None else ()) - set(view.members):
+    if hasty and len(view.members) > 1 and Left.HOST_LOST in left.values():
         zero_rounds = False  # the others' clocks may tell them something else
     if zero_rounds and electorate.changing(w.s.table.reports):
         zero_rounds = False  # one who is gone may have counted what somebody here keeps and has not been heard to say
@@ -93,14 +100,9 @@ def on_view(w: Work, view: View) -> None:
         said=(),
         exchange_round=0,
         next_beat_ms=w.now_ms,
+        balance_at_once=False,
         member_since=tuple((m, since[m] if m in since and m not in view.joined else w.now_ms) for m in view.members),
     )
-    stay = frozenset(view.members) - frozenset(view.joined)
-    left = dict(view.left)
-    if before is not None:
-        for node in before.members:
-            if node not in stay:
-                left.setdefault(node, Left.HOST_LOST)
     w.record(
         "view",
         id=view.id,
@@ -262,6 +264,7 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
         evicted=tuple(sorted(w.evicted.items())),
         blocked=tuple(sorted(blocked)[:BLOCKED_MAX]),
         lapsing=tuple((n, i, ms) for n, (i, ms) in sorted(w.lapsing.items())),
+        orders=w.orders,
         joins=tuple(
             (n, times)
             for n, _, _ in w.s.joins
@@ -303,7 +306,7 @@ def own_report(w: Work) -> Report:
         placement_version=PLACEMENT_VERSION,
         weight=settings.weight,
         mature=is_mature(w),
-        draining=w.s.draining,
+        draining=settings.node in in_force(w.orders, Kind.DRAIN),
         leaving=w.s.leaving_since_ms is not None,
         ineligible=tuple(sorted(reasons.items(), key=lambda kv: kv[0])),
         fenced=w.s.fenced,
@@ -313,6 +316,7 @@ def own_report(w: Work) -> Report:
         takeover=settings.takeover,
         version=settings.version,
         load=w.s.load.announced,
+        keeps_orders=True,
         chosen=w.s.chosen,
         capacity=settings.capacity,
     )
@@ -342,6 +346,7 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     assert view is not None
     report = replace(message.report, node=sender)
     w.put_report(report)
+    w.put_orders(join(w.orders, message.orders))
     if sender == w.s.me:
         w.s = replace(w.s, next_beat_ms=w.now_ms)  # only now may a beat renew my lease (hazard 16)
     joins = damping.noted(

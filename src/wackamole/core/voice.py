@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from . import balancing, damping, holding, views
 from . import placement as placing
-from .agreed import agreement
+from .agreed import agreement, keep_orders
 from .effects import LeaveGroup, Multicast
 from .messages import (
     Assign,
@@ -19,6 +19,7 @@ from .messages import (
     Lapsed,
     Move,
     Moves,
+    Ordered,
     Released,
 )
 from .model import (
@@ -29,9 +30,12 @@ from .model import (
     Vip,
     VipKey,
 )
+from .standing import Kind, ended, following
 from .state import Refusal, State
 from .work import Work
 
+BY_CONFIG = "config"
+"""Who takes an order back whose VIP or node is in no config any more."""
 MOVES_AT_ONCE = 256
 """Of balance, in one step: some milliseconds of work (docs/decisions/0021-placement.md)."""
 
@@ -43,7 +47,8 @@ def speak(w: Work) -> None:
     if view is None or s.phase in (Phase.OFFLINE, Phase.GONE):
         leave_if_empty(w)
         return
-    if w.now_ms >= s.next_beat_ms:
+    beat_due = w.now_ms >= s.next_beat_ms
+    if beat_due:
         say_beat(w)
         watch_for_silence(w)
     if s.leaving_since_ms is not None and may_leave(w, s.leaving_since_ms):
@@ -58,12 +63,14 @@ def speak(w: Work) -> None:
     mine = w.reports.get(w.s.me)
     if mine is not None:
         if w.s.leaving_since_ms is not None and not mine.leaving:
-            w.say(Drain(w.s.me, w.s.draining, leaving=True))
+            w.say(Drain(w.s.me, mine.draining, leaving=True))
         own = replace(views.own_report(w), restart_ms=mine.restart_ms)
         if replace(own, component=mine.component, mature=own.mature or mine.mature, leaving=mine.leaving) != mine:
             w.say(Attributes(own, new_vips(w)))
     if w.s.phase is Phase.SETTLED and w.first() == w.s.me:
         represent(w)
+        if beat_due:
+            end_orders(w)
 
 
 def new_vips(w: Work) -> tuple[Vip, ...]:
@@ -146,26 +153,48 @@ def represent(w: Work) -> None:
     settings = w.s.settings
     w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
     if any(r.mature for r in reports) and agreement(reports):
-        balance(w)  # while a config goes round, what is to move is not known yet
+        balance(w)
+    else:
+        w.s = replace(w.s, balance_at_once=False)  # while a config goes round, what is to move is not known yet
 
 
 def balance(w: Work) -> None:
     """A round; one of many moves is made in parts, so that no step takes long."""
-    settings = w.s.settings
-    all_of_it = ROWS_MAX if settings.moves_per_round is None else settings.moves_per_round
+    settings, at_once = w.s.settings, w.s.balance_at_once
+    all_of_it = ROWS_MAX if at_once or settings.moves_per_round is None else settings.moves_per_round
     left = w.s.balance_left or all_of_it
-    for_load = 0 if w.s.balance_left else moves_for_load(w.s, w.now_ms)
-    part = min(left, MOVES_AT_ONCE)
-    there = tuple(steady(w.s, w.now_ms))
-    if w.s.at_rest is not None and w.s.at_rest[0] is w.s.table and w.s.at_rest[1:] == (settings, there, for_load):
+    onto = None if at_once else tuple(steady(w.s, w.now_ms))
+    # what only loads ask for has to wait for the loads all the same
+    for_load = 0 if at_once or w.s.balance_left else moves_for_load(w.s, w.now_ms)
+    rest = (settings, onto, for_load)
+    if w.s.at_rest is not None and w.s.at_rest[0] is w.s.table and w.s.at_rest[1:] == rest:
+        w.s = replace(w.s, balance_at_once=False)
         return  # the same facts: nothing would move
-    made = balancing.Balance(w.placement(), there, part, for_load)
-    w.s = replace(w.s, at_rest=(w.s.table, settings, there, for_load) if not made.moves else None)
+    made = balancing.Balance(w.placement(), onto, min(left, MOVES_AT_ONCE), for_load)
+    w.s = replace(w.s, at_rest=None if made.moves else (w.s.table, *rest))
     left = left - len(made.moves) if made.moves and made.cut_short else 0
-    w.s = replace(w.s, balance_left=left)
+    w.s = replace(w.s, balance_left=left, balance_at_once=at_once and left > 0)
     if left:
         w.s = replace(w.s, next_balance_ms=w.now_ms + settings.beat_ms)
     say_moves(w, made.moves)
+
+
+def end_orders(w: Work) -> None:
+    """Take back what is ordered about VIPs and nodes that no config has any more, as the first member: who comes later under an
+    old name is another. Not while a config goes round, which may yet be taken back."""
+    table = w.s.table
+    if not any(o.in_force for o in table.orders) or not keep_orders(table.reports) or not agreement(table.reports):
+        return
+    vips = {row.vip.name for row in table.rows}
+    nodes = {name for r in table.reports for name in (r.name, *r.nodes)}
+    lost = [
+        order
+        for order in table.orders
+        if order.in_force
+        and (order.subject not in (nodes if order.kind is Kind.DRAIN else vips) or order.node not in {"", *nodes})
+    ]
+    if lost:
+        w.say(Ordered(following(table.orders, [ended(order, BY_CONFIG) for order in lost])))
 
 
 def steady(state: State, now_ms: int) -> list[NodeId]:

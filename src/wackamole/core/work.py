@@ -24,6 +24,7 @@ from .model import (
     Vip,
     VipKey,
 )
+from .standing import Register
 from .state import Said, State
 
 RECENT_MAX = 64
@@ -45,6 +46,7 @@ class Work:
         self.reports: dict[NodeId, Report] = {r.node: r for r in state.table.reports}
         self.evicted: dict[NodeId, int] = dict(state.table.evicted)
         self.lapsing: dict[NodeId, tuple[int, int]] = {n: (i, ms) for n, i, ms in state.table.lapsing}
+        self.orders: Register = state.table.orders
         self.effects: list[Effect] = []
         self.table_changed = False
         self.applied_one = False
@@ -79,6 +81,7 @@ class Work:
                 reports=tuple(self.reports[n] for n in sorted(self.reports)),
                 evicted=tuple(sorted(self.evicted.items())),
                 lapsing=tuple((n, i, ms) for n, (i, ms) in sorted(self.lapsing.items())),
+                orders=self.orders,
             )
             self.s = replace(self.s, table=table)
 
@@ -120,6 +123,12 @@ class Work:
         self.reports[report.node] = report
         self.table_changed = True
 
+    def put_orders(self, orders: Register) -> None:
+        """Change the register of orders."""
+        if orders != self.orders:
+            self.orders = orders
+            self.table_changed = True
+
     def record(self, what: str, *, vip: VipKey | None = None, node: NodeId | None = None, **fields: object) -> None:
         """Tell people."""
         self.effects.append(Record(what, tuple((k, str(v)) for k, v in fields.items()), vip, node))
@@ -146,7 +155,7 @@ class Work:
         self.effects.append(Multicast(view.id, message))
 
     def drop_group(self) -> None:
-        """Forget everything that was agreed."""
+        """Forget everything that was agreed, but for orders."""
         self.rows, self.reports, self.evicted, self.lapsing = {}, {}, {}, {}
         self.table_changed = True
         if self.s.renewed_ms is not None:
@@ -200,7 +209,7 @@ class Work:
 
     def placement(self) -> placing.Placement:
         """The facts for placement."""
-        return facts(self.s.settings, self.rows.values(), self.reports.values(), self.evicted)
+        return facts(self.s.settings, self.rows.values(), self.reports.values(), self.evicted, self.orders)
 
     def first(self) -> NodeId | None:
         """The first member in good standing, as of now."""

@@ -11,13 +11,14 @@ import contextlib
 import json
 import os
 import platform
+import re
 import socket
 import statistics
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -47,6 +48,11 @@ CHECKS_RUNNING = "".join(
     + ('kind = "http"\nurl = "http://127.0.0.1:8080/"\n' if i % 2 else 'kind = "tcp"\naddress = "127.0.0.1:8080"\n')
     for i in range(CHECKS)
 )
+COMING = (
+    "".join(f'[[vip]]\nname = "more-{i}"\naddress = "10.77.9.{i}"\ninterface = "eth0"\n' for i in range(1, 11))
+    + '[[check]]\nname = "there"\nkind = "file"\npath = "/run/wackamole.toml"\ninterval = "500ms"\n'
+)
+"""Ten VIPs, and a check of all."""
 SERVE = """\
 import asyncio
 async def answer(reader, writer):
@@ -283,6 +289,29 @@ class Bench:
         )
         return [float(tap.busiest_second(lab.macs()[to]))] if told["sent"] else []
 
+    def drained(self) -> None:
+        """A node with a hundred VIPs is drained, and taken back. Each round probes another ten of them: the prober runs
+        before the daemons, and to ask all would take a core of theirs."""
+        dark = self.figure("drain of 100 VIPs: outage of the worst VIP", "ms", 20)
+        took = self.figure("drain of 100 VIPs: from the order to the last VIP's new holder", "ms", None)
+        with self.cluster(100, settings="moves_per_round = 0\n") as lab:  # under [balance]
+            names: list[object] = [name for name, _ in lab.layout.vips]
+            for number in range(self.rounds):
+                node = lab.layout.nodes[number % len(lab.layout.nodes)]
+                lab.ask(node, "move", {"vips": names, "node": node})
+                lab.ask(node, "unhold", {"vips": names})
+                lab.until_settled()
+                sample = [address for _, address in lab.layout.vips[number % 10 :: 10]]
+                with watching(lab, vips=sample) as seen:
+                    began = time.monotonic()
+                    done = lab.ask(node, "drain", {"node": node, "wait": True})
+                    took.values.append((time.monotonic() - began) * 1000)
+                assert done["vips_moved"] == 100, done
+                dark.values.append(seen[0].worst(0) * 1000)
+                self._owners(seen[0])
+                lab.ask(node, "resume", {"node": node})
+                note(f"drain, round {number + 1}: {dark.values[-1]:.1f} ms dark, {took.values[-1]:.0f} ms in all")
+
     # -- what the fence keeps
 
     def fence(self) -> None:
@@ -361,6 +390,55 @@ class Bench:
                     f"{'200 checks' if settings else 'no checks'}: {(beside if settings else alone).values[-1]:.1f} ms"
                 )
 
+    def reload(self) -> None:
+        """Ten VIPs, a check and a node come and go by reloads, one node after the other, and nobody else notices."""
+        lost = self.figure(
+            "VIPs, a check and a node added and removed live: probes lost on the untouched VIPs", "probes", 0
+        )
+        sent = self.figure("the same: probes of the untouched VIPs", "probes", None)
+        took = self.figure("`reload` of one node, from the question to the answer", "ms", None)
+        still = '[balance]\ninterval = "1h"\n'  # what a node that comes is given is another matter
+        layout = Layout.of(f"bench{os.getpid()}", nodes=4, vips=10, detection=self.detection, settings=still)
+        *nodes, last = layout.nodes
+        small = re.sub(rf'\[\[node\]\]\nname = "{last}"\n.*\n', "", layout.config)
+        with Lab.create(layout, ephemeral=True) as lab:
+
+            def reload(text: str) -> None:
+                for node in nodes:
+                    lab.config(node).write_text(text)
+                    began = time.monotonic()
+                    lab.ask(node, "reload")
+                    took.values.append((time.monotonic() - began) * 1000)
+
+            def served(vips: int, members: list[str]) -> bool:
+                found = [lab.status(n) for n in members]
+                return all(
+                    s is not None
+                    and len(s["view"]["members"]) == len(members)
+                    and sum(v["holder"] is not None for v in s["vips"]) == vips == len(s["vips"])
+                    for s in found
+                )
+
+            for node in nodes:
+                lab.start(node, config=small)
+            lab.until_settled(nodes, within_s=WITHIN_SECONDS)
+            for number in range(self.rounds):
+                with watching(lab, interval_ms=5) as seen:
+                    reload(layout.config + COMING)
+                    lab.until(lambda: served(20, nodes), within_s=WITHIN_SECONDS, story="the new VIPs are served")
+                    lab.start(last, config=layout.config + COMING)
+                    lab.until(lambda: served(20, [*nodes, last]), within_s=WITHIN_SECONDS, story="the node has come")
+                    lab.ask(last, "leave")
+                    lab.until(lambda: served(20, nodes), within_s=WITHIN_SECONDS, story="it has left")
+                    reload(small)
+                    lab.until(lambda: served(10, nodes), within_s=WITHIN_SECONDS, story="the VIPs are gone")
+                lost.values.append(
+                    sum(round((b - a) / seen[0].interval_s) for s in seen[0].silences.values() for a, b in s)
+                )
+                sent.values.append(sum(seen[0].sent.values()))
+                self._owners(seen[0])
+                note(f"round {number + 1}: {lost.values[-1]:.0f} of {sent.values[-1]:.0f} probes lost")
+
     def placement(self) -> None:
         """What placement alone takes: no lab is needed."""
         for what, limit, call in placement_bench.measurements():
@@ -437,12 +515,13 @@ class Wiretap:
 
 
 @contextmanager
-def watching(lab: Lab, *, interval_ms: float = PROBE_MS) -> Iterator[list[Seen]]:
-    """Probe all VIPs while something happens; the list has what was seen afterwards."""
+def watching(lab: Lab, *, interval_ms: float = PROBE_MS, vips: Sequence[str] | None = None) -> Iterator[list[Seen]]:
+    """Probe all VIPs (or these addresses) while something happens; the list has what was seen afterwards."""
+    probed = len(lab.layout.vips) if vips is None else len(vips)
     found: list[Seen] = []
-    with Probe(lab, interval_ms=interval_ms) as probe:
+    with Probe(lab, interval_ms=interval_ms, vips=vips) as probe:
         lab.until(
-            lambda: len(probe.silent) == len(lab.layout.vips) and not any(probe.silent.values()),
+            lambda: len(probe.silent) == probed and not any(probe.silent.values()),
             within_s=WITHIN_SECONDS,
             story="the client reaches every VIP",
         )
@@ -546,11 +625,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench", description="Measures what docs/benchmarks.md shows.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--detection", default="300ms")
-    parser.add_argument(
-        "--only",
-        choices=("client", "large", "scale", "fence", "notify", "placement", "costs", "checks"),
-        action="append",
-    )
+    only = ("client", "large", "scale", "drain", "fence", "notify", "placement", "costs", "checks", "reload")
+    parser.add_argument("--only", choices=only, action="append")
     parser.add_argument("--charts", type=Path, metavar="FOLDER", help="write the charts of `scale` there")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -559,11 +635,13 @@ def main() -> None:
         "client": bench.client_sees,
         "large": bench.large,
         "scale": bench.scale,
+        "drain": bench.drained,
         "fence": bench.fence,
         "notify": bench.told,
         "placement": bench.placement,
         "costs": bench.costs,
         "checks": bench.checks,
+        "reload": bench.reload,
     }
     try:
         for name in given.only or parts:

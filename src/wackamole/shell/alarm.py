@@ -9,10 +9,11 @@ from .clock import boottime_ms
 
 
 class Alarm:
-    """Calls `ring` on the loop when it is due (CLOCK_BOOTTIME)."""
+    """Calls `ring` on the loop when it is due (CLOCK_BOOTTIME), and before that `late` with the seconds since then."""
 
-    def __init__(self, ring: Callable[[], None]) -> None:
+    def __init__(self, ring: Callable[[], None], late: Callable[[float], None] | None = None) -> None:
         self._ring = ring
+        self._late = late
         self._handle: asyncio.TimerHandle | None = None
         self._due_ms: int | None = None
 
@@ -29,5 +30,7 @@ class Alarm:
             self._handle = asyncio.get_running_loop().call_later(wait, self._rings)
 
     def _rings(self) -> None:
+        if self._late is not None and self._handle is not None:
+            self._late(asyncio.get_running_loop().time() - self._handle.when())
         self._handle = self._due_ms = None
         self._ring()

@@ -33,7 +33,7 @@ ANSWER_SECONDS_MAX = 30.0
 ANSWER_BYTES_MAX = 1 << 20
 SENTENCE_MAX = 16_000
 """Of a refusal, which may be all the problems of a config."""
-READ_ONLY = frozenset({"status", "events", "why"})
+READ_ONLY = frozenset({"status", "events", "why", "history", "table"})
 
 Handler = Callable[[str, dict[str, Any]], AsyncIterator[dict[str, Any]]]
 

@@ -18,12 +18,13 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
 from .. import __version__, keys, original, wire
-from ..advice import Neighbours
+from ..advice import Arrived, Neighbours
 from ..config import (
     FENCE_SLACK_MS,
     LIFETIME_LATE_MS,
@@ -37,7 +38,9 @@ from ..config import (
 )
 from ..core import effects as do
 from ..core import events as ev
+from ..core.agreed import keep_orders
 from ..core.machine import next_deadline_ms, step
+from ..core.messages import Beat
 from ..core.model import (
     Cause,
     Electorate,
@@ -50,6 +53,7 @@ from ..core.model import (
     Vip,
     VipKey,
 )
+from ..core.standing import Register
 from ..core.state import State, initial
 from ..engine.contract import Delivered, EngineEvent, GroupEngine, Joined, Lost, NewView
 from ..engine.corosync.adapter import CorosyncEngine
@@ -62,8 +66,10 @@ from . import disk, scheduling
 from .alarm import Alarm
 from .clock import boottime_ms
 from .control import ControlServer, Refused
+from .counts import Counts
 from .disk import DiskRefused
 from .events import Events
+from .expiry import Expiry
 from .health import Health
 from .holders import Holders
 from .hooks import Hooks
@@ -131,6 +137,7 @@ class Daemon:
             disk.read(self._electorates, config.cluster.name),
             heirloom,
             left.until_ms if left is not None else 0,
+            self._read_orders(),
         )
         self._restarting = False
         self._disk = asyncio.Lock()
@@ -141,7 +148,8 @@ class Daemon:
         self._telling: asyncio.TimerHandle | None = None
         self._queue: deque[ev.Event] = deque()
         self._busy = False
-        self._alarm = Alarm(lambda: self.tell(ev.TimePassed()))
+        self.counts = Counts(node.name)
+        self._alarm = Alarm(lambda: self.tell(ev.TimePassed()), self.counts.woken)
         self._ineligible: dict[VipKey, NotEligible] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._bad_messages = 0
@@ -156,6 +164,7 @@ class Daemon:
         self.kernel = Kernel(
             kernel_config(config, node),
             on_confirmed=self._kernel_answered,
+            on_serving=self._serving,
             on_eligibility=self._eligibility_changed,
             on_record=journal.put,
             on_fenced=lambda fenced: self.tell(ev.FenceChanged(fenced)),
@@ -168,7 +177,10 @@ class Daemon:
         )
         self.hooks = Hooks(config.hooks, node.name, self.common, journal.put)
         journal.listen(self._tell_hooks)
-        self._releases = Releases(heirloom, self.kernel.hold_exactly, self._before_release)
+        journal.listen(self.counts.recorded)
+        self._releases = Releases(
+            heirloom, self.kernel.hold_exactly, self._before_release, lambda: keep_orders(self.state.table.reports)
+        )
         self._ran_ms = boottime_ms()
         self._began = time.monotonic()  # when the event came that is being handled
         self._pause_ms = self.state.settings.lease_ms or self.state.settings.evict_after_ms
@@ -185,6 +197,7 @@ class Daemon:
         self.ring = Ring(self.corosync, lambda: self.state, journal.put) if self.corosync is not None else None
         self.reload = Reload(self)
         self.operator = Operator(self)
+        self.expiry = Expiry(lambda: self.state, self.tell)
         self.control = ControlServer(
             Path(config.control.socket), self.operator.handle, read_only_for_others=config.control.read_only_for_others
         )
@@ -249,9 +262,11 @@ class Daemon:
                 self.state, effects = step(before, event, now)
                 self.audit.note(event, effects, self.state)  # before the effects: see Recorder.note
                 if self.state.view is not before.view:
+                    self.holders.on_view(before, self.state)
                     self.events.on_view(self.state.view, self.state.me, now)
-                for effect in effects:
+                for effect in sorted(effects, key=_told_only):  # others wait for what is done, nobody for what is told
                     self._perform(effect)
+                self.counts.stepped(before, self.state, self._began)
                 if self.state.table is not before.table:
                     self._table_changed(before.table)
         finally:
@@ -277,6 +292,8 @@ class Daemon:
                 self._take_note(effect)
             case do.Remember():
                 self._spawn(self._remember(effect.electorates))
+            case do.KeepOrders():
+                self._spawn(self._keep(effect.orders))
             case do.Hand():
                 self._spawn(self._hand_over(effect.until_ms))
             case do.LeaveGroup():
@@ -290,6 +307,15 @@ class Daemon:
         if self.state.phase is Phase.SETTLED and self.state.view is not None and len(self.state.view.members) > 1:
             self._multicast(self.state.view.id, neighbours)
 
+    def _advised(self, message: Neighbours | Arrived) -> None:
+        match message:
+            case Neighbours():
+                self.kernel.listed.heard(message)
+            case Arrived():
+                self._releases.arrived(message.vips)
+            case _:
+                assert_never(message)
+
     def _multicast(self, view: ViewId, message: wire.Message) -> None:
         """Send it. What does not fit into a message counts as lost, and is told: to end would help nobody."""
         try:
@@ -300,6 +326,8 @@ class Daemon:
                 self.journal.record("message_too_large", reason=str(wrong))
             return
         self.engine.multicast(payload)
+        if isinstance(message, Beat):
+            self.counts.sent_beat()
 
     @property
     def _electorates(self) -> Path:
@@ -319,6 +347,27 @@ class Daemon:
             self.journal.record("not_remembered", reason=str(wrong))
             return
         self.tell(ev.Remembered(electorates))
+
+    def _read_orders(self) -> Register:
+        try:
+            return disk.read_orders(self._orders, self.config.cluster.name)
+        except DiskRefused as no:
+            self.journal.record("not_remembered", reason=str(no))
+            return ()
+
+    @property
+    def _orders(self) -> Path:
+        return self._state_dir / "orders.json"
+
+    async def _keep(self, orders: Register) -> None:
+        """Where they cannot be written, that is told, and the others still know them."""
+        async with self._disk:
+            if orders != self.state.table.orders:
+                return  # later ones wait
+            try:
+                await asyncio.to_thread(disk.write_orders, self._orders, self.config.cluster.name, orders)
+            except OSError as wrong:
+                self.journal.record("not_remembered", reason=str(wrong))
 
     async def _hand_over(self, until_ms: int) -> None:
         """Become the new process. Whoever asked is answered first."""
@@ -359,6 +408,8 @@ class Daemon:
 
     def _record(self, effect: do.Record) -> None:
         fields = dict(effect.fields)
+        if "until" in fields:
+            fields["until"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(fields["until"])))
         if effect.vip is not None:
             fields["vip"] = effect.vip.split("#")[0]
         if effect.node is not None:
@@ -395,6 +446,7 @@ class Daemon:
         if self.ring is not None:
             self.ring.follow()
         self.operator.table_changed()
+        self.expiry.look()
         if after.phase is Phase.SETTLED and not self._ready:
             self._ready = True
             self._notifier.ready()
@@ -404,8 +456,8 @@ class Daemon:
     # -- hooks ------------------------------------------------------------------------------------------------------------
 
     def _handed_over(self) -> frozenset[VipKey]:
-        """What somebody else waits for, while nothing is wrong with it here, if any hook is to hear of that first."""
-        if self.state.phase is not Phase.SETTLED or "before_release" not in self.hooks.events:
+        """What somebody else waits for, while nothing is wrong with it here."""
+        if self.state.phase is not Phase.SETTLED:
             return frozenset()
         planned, me = (Cause.OPERATOR, Cause.BALANCE, Cause.DRAIN), self.state.me
         return frozenset(
@@ -416,6 +468,15 @@ class Daemon:
 
     def _before_release(self, vips: Mapping[VipKey, Vip], done: Callable[[VipKey], None]) -> float:
         return self.hooks.ask(vips, {k: self.holders.about(v.name) for k, v in vips.items()}, done)
+
+    def _serving(self, keys: AbstractSet[VipKey]) -> None:
+        """The kernel answers for these, and they are announced: tell whoever handed any of them over."""
+        state = self.state
+        arrived = tuple(
+            r.key for r in state.table.rows if r.key in keys and r.holder == state.me and r.previous is not None
+        )
+        if arrived and state.view is not None and keep_orders(state.table.reports):
+            self._multicast(state.view.id, Arrived(arrived))
 
     def _tell_hooks(self, entry: Entry) -> None:
         what = str(entry["event"])
@@ -506,6 +567,7 @@ class Daemon:
                 self.tell(ev.EngineJoined(event.me, event.incarnation))
             case NewView():
                 self._newcomer.entered(event.view, self.state.me)
+                self.counts.viewed(event.view)
                 self.events.on_engine_view(event.view)
                 self.tell(ev.ViewInstalled(event.view))
                 members = set(event.view.members)
@@ -517,10 +579,12 @@ class Daemon:
                     self._bad_message(event.sender, wrong)
                     return
                 self._newcomer.read(event.sender)
-                if isinstance(message, Neighbours):  # advice, which the core never sees
+                if isinstance(message, Neighbours | Arrived):  # advice, which the core never sees
                     if event.sender != self.state.me:
-                        self.kernel.listed.heard(message)
+                        self._advised(message)
                     return
+                if isinstance(message, Beat):
+                    self.counts.heard_beat(event.sender, self.state.settings.beat_ms)
                 self.tell(ev.MessageDelivered(event.sender, view, message))
             case Lost():
                 self.tell(ev.EngineLost(event.reason))
@@ -529,6 +593,7 @@ class Daemon:
 
     async def _rejoin(self, reason: str) -> None:
         """Come back as a newcomer; who is evicted again and again takes longer each time (hazard 17)."""
+        self.counts.rejoined()
         now = time.monotonic()
         self._evictions = [at for at in self._evictions if now - at < EVICTIONS_SECONDS]
         pause = 0.0
@@ -578,6 +643,7 @@ class Daemon:
         await self.done.wait()
         self._notifier.stopping()
         self._alarm.set(None)
+        self.expiry.close()
         self._releases.close()
         if self.ring is not None:
             self.ring.close()
@@ -681,6 +747,7 @@ class Daemon:
         found["notify"] = self.kernel.listed.describe()
         found["hooks"] = self.hooks.describe()
         found["checks"] = self.health.describe()
+        found["counts"] = self.counts.describe({NodeId(n.id): n.name for n in self.config.nodes})
         left = self._kept.succession
         found["process"] = {
             "pid": os.getpid(),
@@ -697,6 +764,10 @@ class Daemon:
             "guard": "alive" if self._kept.guard.alive() else "dead",
             "put_back": self.kernel.times_put_back,
         }
+
+
+def _told_only(effect: do.Effect) -> bool:
+    return isinstance(effect, do.Record)
 
 
 def kernel_config(config: Config, node: NodeConfig) -> KernelConfig:

@@ -1,5 +1,5 @@
-"""What a member must not forget over a restart: the electorates (core/electorate.py). One small file of JSON, written whole
-and to the disk before the core hears that it is there."""
+"""What a member must not forget over a restart: the electorates (core/electorate.py), and operators' orders
+(core/standing.py). Small files of JSON, written whole, and to the disk before anybody hears that they are there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 
 from ..core.model import Electorate
+from ..core.standing import Register, join
+from ..wire import WireError, orders_from, plain_orders
 
 FILE_BYTES_MAX = 1 << 20
 
@@ -45,9 +47,32 @@ def _number(value: object) -> int:
 
 def write(path: Path, cluster: str, electorates: tuple[Electorate, ...]) -> None:
     """Replace what is remembered; it is on the disk when this returns. Raises OSError."""
-    text = json.dumps(
-        {"cluster": cluster, "electorates": [{"epoch": e.epoch, "votes": dict(e.votes)} for e in electorates]}
+    _replace(
+        path, {"cluster": cluster, "electorates": [{"epoch": e.epoch, "votes": dict(e.votes)} for e in electorates]}
     )
+
+
+def read_orders(path: Path, cluster: str) -> Register:
+    """The orders that are kept for this cluster; () if there never were any. Raises DiskRefused."""
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read(FILE_BYTES_MAX))
+        return join((), orders_from(found["orders"])) if found["cluster"] == cluster else ()
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, KeyError, TypeError, WireError) as wrong:
+        raise DiskRefused(
+            f"{path} cannot be read ({wrong}); what other members know of operators' orders counts"
+        ) from None
+
+
+def write_orders(path: Path, cluster: str, orders: Register) -> None:
+    """Replace what is kept; it is on the disk when this returns. Raises OSError."""
+    _replace(path, {"cluster": cluster, "orders": plain_orders(orders)})
+
+
+def _replace(path: Path, content: object) -> None:
+    text = json.dumps(content)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(path.name + ".new")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

@@ -78,7 +78,7 @@ class Events:
             return
         if what == "witness" and entry["result"] == OnWire.VERIFIED.value:
             return  # as it should be
-        if what == "resume" and entry["leaving"] == "True":
+        if what == "resume" and entry.get("leaving") == "True":
             return  # `leave_requested` tells it
         state = self._state()
         first = self._is_mature() and representative(state) == state.me

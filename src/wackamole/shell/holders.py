@@ -9,6 +9,7 @@ from ..core import effects as do
 from ..core.agreed import witness_of
 from ..core.model import Cause, NodeId, OnWire, Phase, Report, Row, Table, Vip, VipKey
 from ..core.state import State
+from .clock import boottime_ms
 from .journal import Journal
 from .status import name_of
 
@@ -32,8 +33,17 @@ class Holders:
         self._holders: dict[VipKey, NodeId | None] = {}  # as of the last settled table
         self._previous: dict[VipKey, str | None] = {}  # who held it before, by name
         self._looked_at: dict[VipKey, tuple[NodeId, int] | None] = {}
+        self._began: dict[VipKey, int] = {}
+        """When it began to change its holder: it was given another target, or its holder was heard for the last time (ms)."""
+        self._lost: dict[NodeId, int] = {}  # when who is gone was heard for the last time
         self._reports: dict[NodeId, Report] = {}  # the last of everybody, also of who is gone
         self._named: tuple[Table, dict[str, Row]] = (Table(), {})
+
+    def on_view(self, before: State, after: State) -> None:
+        """The membership changed: remember since when nothing was heard of who is gone."""
+        here = frozenset(after.view.members if after.view is not None else ())
+        self._lost = {n: at for n, at in self._lost.items() if n not in here}
+        self._lost |= {n: at for n, count, at in before.heard if n not in here and count}
 
     def on_table(self, before: Table) -> None:
         """The table is another than `before`: tell who moved, and look who answers."""
@@ -52,8 +62,18 @@ class Holders:
         is no move."""
         seen = row.key in self._holders
         was = self._holders.get(row.key)
+        now_ms = boottime_ms()
         if seen and was == row.holder:
+            if row.target != row.holder:
+                self._began.setdefault(row.key, now_ms)
+            elif row.holder is not None:
+                self._began.pop(row.key, None)  # it stays after all
             return
+        if was is not None:
+            self._began.setdefault(row.key, self._lost.get(was, now_ms))
+        began_ms = self._began.get(row.key)
+        if row.holder is not None:
+            self._began.pop(row.key, None)
         self._holders[row.key] = row.holder
         self._previous[row.key] = name_of(reports, was)
         self.since[row.key] = time.time()
@@ -67,6 +87,7 @@ class Holders:
             to=name_of(reports, row.holder) or "nobody",
             cause=row.cause.value,
             view=str(state.view.id) if state.view else "-",
+            **({"took_ms": now_ms - began_ms} if began_ms is not None and row.holder is not None else {}),
         )
 
     def _look_on_the_wire(self, row: Row, state: State) -> None:
@@ -87,7 +108,7 @@ class Holders:
 
     def _forget(self, shown: set[VipKey]) -> None:
         """What a table no longer has, no config has."""
-        for known in (self.since, self.witness, self._holders, self._previous, self._looked_at):
+        for known in (self.since, self.witness, self._holders, self._previous, self._looked_at, self._began):
             for key in known.keys() - shown:
                 del known[key]
 

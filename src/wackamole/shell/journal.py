@@ -61,7 +61,7 @@ def line(what: str, fields: Mapping[str, object]) -> str:
 
 
 def _quoted(text: str) -> str:
-    if text and all(c.isprintable() and c not in ' "=' for c in text):
+    if text and text.isprintable() and not any(c in text for c in ' "='):
         return text
     clean = "".join(c if c.isprintable() else "?" for c in text)
     return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ..core.agreed import agreement, facts_of, representative
 from ..core.model import NodeId, NotEligible, Phase, Report, Row, VipKey
 from ..core.placement import Placement
+from ..core.standing import Order
 from ..core.state import State
 
 
@@ -58,6 +59,9 @@ def status_of(
     if not agreement(reports.values()):
         differ = sorted(r.name for r in reports.values() if r.config_digest != digest)
         notes.append(f"the config of {', '.join(differ)} differs from this node's")
+    old = sorted(r.name for r in reports.values() if not r.keeps_orders)
+    if old and any(o.in_force for o in state.table.orders):
+        notes.append(f"operators' orders do not count: {', '.join(old)} runs a version that keeps none")
     notes += [
         f"{row.key.split('#')[0]} is held by a definition that this node's config does not have"
         for row in rows
@@ -74,10 +78,24 @@ def status_of(
             "members": members,
         },
         "vips": vips,
+        "orders": [order_of(o) for o in state.table.orders if o.in_force],
         "absent": sorted(set(state.settings.nodes) - {r.name for r in reports.values()}),
         "fence": dict(fence),
         "engine": dict(engine),
         "warnings": notes,
+    }
+
+
+def order_of(order: Order) -> dict[str, object]:
+    """An order of an operator, as plain data. `until`: seconds since 1970, or null."""
+    return {
+        "kind": order.kind.value,
+        "subject": order.subject,
+        "node": order.node or None,
+        "by": order.by,
+        "reason": order.reason,
+        "until": order.until_s or None,
+        "version": order.version,
     }
 
 

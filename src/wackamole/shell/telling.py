@@ -80,6 +80,7 @@ SPEAKERS: dict[str, Speaker | str] = {
     "failed": "node",
     "witness": "by",
     **dict.fromkeys(("evict", "conflict", "lapsed", "drain", "resume", "restart", "adopted"), Speaker.FIRST),
+    **dict.fromkeys(("pin", "unpin", "hold", "unhold"), Speaker.FIRST),
     **dict.fromkeys(
         (
             *("started", "leave_requested", "command", "command_refused", "restart_refused", "hook", "hook_failed"),

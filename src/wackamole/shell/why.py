@@ -10,7 +10,7 @@ from ..core.model import NodeId, NotEligible, Row, VipKey
 from ..core.placement import Placement
 from ..core.state import State
 from ..core.voice import moves_for_load, steady
-from .status import name_of
+from .status import name_of, order_of
 
 
 def why_of(state: State, key: VipKey, *, since: float | None, now_ms: int) -> dict[str, object]:
@@ -33,6 +33,7 @@ def why_of(state: State, key: VipKey, *, since: float | None, now_ms: int) -> di
         "target": name_of(reports, row.target),
         "releasing": [name_of(reports, n) for n, _ in row.releasing],
         "pinned_by_operator": row.sticky,
+        "orders": [order_of(o) for o in state.table.orders if o.in_force and o.subject == row.vip.name],
         "since": since,
         "cause": row.cause.value,
         "by": state.settings.shares.by.value,

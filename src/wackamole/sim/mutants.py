@@ -207,7 +207,7 @@ MUTANTS = (
     ),
     Mutant("no room is made", balancing.Balance._make_room, "if not facts.limits:", "if True:"),
     Mutant("who flaps is welcome", damping.times, "if member == node and settle_ms:", "if False:"),
-    Mutant("balance does not forgive", orders.on_message, ", joins=())", ")"),
+    Mutant("balance does not forgive", orders.on_unstick, ", joins=())", ")"),
     Mutant("a VIP moves by the loads of the past", voice.moves_for_load, ">= shares.pause_ms", ">= 0"),
     Mutant("loads are not told", views.own_report, "load=w.s.load.announced", "load=None"),
     Mutant(

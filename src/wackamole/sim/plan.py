@@ -36,6 +36,7 @@ KINDS = (
     "config",
     "unfence",
     "move",
+    "hold",
     "drain",
     "balance",
     "leave",
@@ -70,6 +71,8 @@ VERBS: dict[str, tuple[str, ...]] = {
     "down": ("node", "names"),
     "sick": ("node", "how", "names"),
     "move": ("node", "node", "names"),
+    "hold": ("node", "names"),
+    "unhold": ("node", "names"),
     "divide": ("ms", "groups"),
     "split": ("groups",),
     "heal": ("groups",),
@@ -379,10 +382,18 @@ def _move(dice: random.Random, plan: Plan, at: int) -> Drawn:
     yield Fault(at, "move", (_node(dice, plan), _node(dice, plan), *_some_vips(dice, plan)))
 
 
+def _hold(dice: random.Random, plan: Plan, at: int) -> Drawn:
+    vips = _some_vips(dice, plan)
+    yield Fault(at, "hold", (_node(dice, plan), *vips))
+    if dice.random() < 0.7:
+        yield Fault(at + _span(dice, 200, 6000), "unhold", (_node(dice, plan), *vips))
+
+
 def _drain(dice: random.Random, plan: Plan, at: int) -> Drawn:
     node, asked = _node(dice, plan), _node(dice, plan)
     yield Fault(at, "drain", (asked, node))
-    yield Fault(at + _span(dice, 200, 6000), "resume", (asked, node))
+    if dice.random() < 0.8:
+        yield Fault(at + _span(dice, 200, 6000), "resume", (_node(dice, plan), node))
 
 
 def _balance(dice: random.Random, plan: Plan, at: int) -> Drawn:
@@ -416,6 +427,7 @@ _DRAWN: dict[str, Callable[[random.Random, Plan, int], Drawn]] = {
     "config": _config,
     "unfence": _pause("unfence", "fence", 100, 4000),
     "move": _move,
+    "hold": _hold,
     "drain": _drain,
     "balance": _balance,
     "leave": _leave,

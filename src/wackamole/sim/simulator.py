@@ -36,7 +36,9 @@ from ..core.agreed import agreement, digest_of, facts_of
 from ..core.balancing import balance
 from ..core.invariants import every_address_is_held_once
 from ..core.machine import next_deadline_ms, step
+from ..core.messages import Drain, Ordered, Unstick
 from ..core.model import NodeId, NotEligible, Phase, Report, Row, Settings, ViewId, Vip, VipKey
+from ..core.standing import Kind, Order, Register, ended, join
 from ..core.state import State, initial
 from ..engine.contract import DISPATCH_BUDGET, Delivered, Joined, Lost, NewView
 from ..engine.memory import Network
@@ -82,6 +84,7 @@ class Daemon:
 
     state: State
     telling: Telling
+    joined_ms: int
     connected: bool = False
     leaving: bool = False
     hung_ms: int | None = None
@@ -114,6 +117,8 @@ class Host:
     """What its health checks say, and of which VIPs: as in a plan."""
     unfenced: bool = False
     slow_ms: int = 0
+    orders: Register = ()
+    """On its disk."""
     changes: dict[str, str] = field(default_factory=dict)
     log: EventLog = field(default_factory=EventLog)
 
@@ -176,6 +181,8 @@ class Simulation:
         self._cut_apart: set[Pair] = set()
         self._brought: set[tuple[str, NodeId, NodeId]] = set()
         self._places: dict[tuple[object, ...], tuple[str, str]] = {}
+        self._given: set[Order] = set()
+        self._known: Register = ()
         self._nodes = sorted(self.hosts)
         self._runs = 0
 
@@ -253,7 +260,8 @@ class Simulation:
         settings = self.settings(host)
         host.kernel = frozenset()
         self._runs += 1
-        host.daemon = daemon = Daemon(initial(settings), Telling(name, f"{self._runs:016x}", host.log))
+        telling = Telling(name, f"{self._runs:016x}", host.log)
+        host.daemon = daemon = Daemon(initial(settings, orders=host.orders), telling, self.now_ms)
         if self.plan.fence == "nftables":
             host.open_until_ms = 0
         self._tell_eligibility(host)
@@ -509,19 +517,35 @@ class Simulation:
             for r in (host.daemon.state.table.rows if host.daemon is not None else ())
             if r.vip.name in vips and r.holder is not None
         )
-        return bool(keys) and self._command(host, ev.MoveRequested(keys, self._by_name[to].node))
+        return (
+            bool(keys)
+            and self._wish(asked, *(Order(Kind.PIN, vip, in_force=True, node=to) for vip in vips))
+            and self._command(host, ev.MoveRequested(keys, self._by_name[to].node))
+        )
 
     def do_drain(self, asked: str, node: str) -> bool:
         """An operator drains a node."""
-        return self._command(self._by_name[asked], ev.DrainRequested(self._by_name[node].node, True))
+        return self._wish(asked, Order(Kind.DRAIN, node, in_force=True))
 
     def do_resume(self, asked: str, node: str) -> bool:
         """An operator takes a node back."""
-        return self._command(self._by_name[asked], ev.DrainRequested(self._by_name[node].node, False))
+        return self._wish(asked, Order(Kind.DRAIN, node, in_force=False))
 
-    def do_balance(self, name: str) -> bool:
+    def do_balance(self, name: str, how: str = "") -> bool:
         """An operator asks for balance."""
-        return self._command(self._by_name[name], ev.BalanceRequested())
+        return self._command(self._by_name[name], ev.BalanceRequested(at_once=how == "now"))
+
+    def do_hold(self, asked: str, *vips: str) -> bool:
+        """An operator has balance leave VIPs alone."""
+        return self._wish(asked, *(Order(Kind.HOLD, vip, in_force=True, reason=asked) for vip in vips))
+
+    def do_unhold(self, asked: str, *vips: str) -> bool:
+        """An operator no longer wants that, nor a pin."""
+        wishes = [Order(kind, vip, in_force=False) for kind in (Kind.HOLD, Kind.PIN) for vip in vips]
+        return self._wish(asked, *wishes)
+
+    def _wish(self, asked: str, *wishes: Order) -> bool:
+        return self._command(self._by_name[asked], ev.OrderRequested(wishes))
 
     def do_leave(self, name: str) -> bool:
         """SIGTERM."""
@@ -692,6 +716,7 @@ class Simulation:
                 return
             match self.network.deliver(host.node):
                 case Joined(me, incarnation):
+                    daemon.joined_ms = self.now_ms
                     self.tell(host, ev.EngineJoined(me, incarnation))
                 case NewView(view):
                     self.counts["views"] += 1
@@ -720,6 +745,8 @@ class Simulation:
             daemon.telling.disturbed(clock_ms)
         for effect in effects:
             self._perform(host, daemon, effect)
+        if daemon.state.table.orders is not before.table.orders:
+            self._orders_only_grow(host, before, daemon.state, event)
         if daemon.state.table is not before.table or daemon.state.applied != before.applied:
             self._settled_members_agree(host, daemon.state)
         if host.daemon is daemon:
@@ -739,6 +766,8 @@ class Simulation:
                 self.say(f"{host.name} wants {' '.join(v.name for v in effect.vips) or 'nothing'}")
                 if daemon.working is None:
                     self._work(host, daemon)
+            case do.KeepOrders(orders):
+                self.after_for(host, daemon, self.dice.randint(0, 20), partial(self._keep, host, orders))
             case do.Announce():
                 self.counts["announced again"] += 1
             case do.TakeNote(_, by, body):
@@ -753,6 +782,9 @@ class Simulation:
                     daemon.telling.happened(what, dict(fields), clock_ms, clock_ms)
                 told = " ".join(f"{k}={v}" for k, v in fields)
                 self.say(f"{host.name} {what} {vip.split('#')[0] if vip else ''} {told}")
+
+    def _keep(self, host: Host, orders: Register) -> None:
+        host.orders = join(host.orders, orders)
 
     def _leave(self, host: Host, daemon: Daemon, *, come_back: bool) -> None:
         if daemon.connected:
@@ -942,6 +974,7 @@ class Simulation:
     def no_address_is_served_twice(self) -> None:
         """P1. Two hosts never serve one address, but for
         - what both brought into a common view, until one of them has let go (never under `majority`);
+        - without a fence, what one has that stood still when the others came, until it has let go: nobody knows of it;
         - hosts that are apart, and in different views, if the network has cut them from each other, so that both sides
           cover; under takeover = fast also if a host or an engine stood still. Never under `majority`."""
         self._brought = {
@@ -955,15 +988,30 @@ class Simulation:
                 owners.setdefault(ip, []).append(node)
         for ip, nodes in owners.items():
             for pair in combinations(nodes, 2):
+                if self._nobody_knows(pair):
+                    self._brought.add((ip, *pair))
                 if (ip, *pair) not in self._brought and not self._excused(pair):
                     raise Violation(f"{ip} is served by {pair} at {self.now_ms} ms; {self.replay_hint()}")
+
+    def _nobody_knows(self, pair: Pair) -> bool:
+        if self.plan.fence != "off":
+            return False
+        for one, other in (pair, pair[::-1]):
+            still, view = self.hosts[one].daemon, self._view_of(other)
+            if still is not None and still.hung_ms is not None and view is not None:
+                others = [h.daemon for h in self.hosts.values() if h.node != one and self._view_of(h.node) == view]
+                if all(d is not None and d.joined_ms >= still.hung_ms for d in others):
+                    return True
+        return False
+
+    def _view_of(self, node: NodeId) -> ViewId | None:
+        daemon = self.hosts[node].daemon
+        return daemon.state.view.id if daemon is not None and daemon.state.view is not None else None
 
     def _excused(self, pair: Pair) -> bool:
         if pair not in self._apart or self.plan.partition == "majority":
             return False
-        one, other = (self.hosts[n] for n in pair)
-        views = [h.daemon.state.view.id for h in (one, other) if h.daemon and h.daemon.state.view]
-        if len(views) == 2 and views[0] == views[1]:
+        if self._view_of(pair[0]) is not None and self._view_of(pair[0]) == self._view_of(pair[1]):
             return False
         return self.plan.takeover == "fast" or pair in self._cut_apart
 
@@ -977,6 +1025,22 @@ class Simulation:
         other = self._places.setdefault(place, mine)
         if other[0] != mine[0]:
             raise Violation(f"tables of {host.name} and {other[1]} differ at {place}; {self.replay_hint()}")
+
+    def _orders_only_grow(self, host: Host, before: State, after: State, event: ev.Event) -> None:
+        """No order is lost, none that is older is taken up again, and none is there that nobody has given."""
+        was, now = before.table.orders, after.table.orders
+        if join(was, now) != now:
+            raise Violation(f"{host.name} has lost an order: {was} became {now}; {self.replay_hint()}")
+        new = set(now) - set(was)
+        if isinstance(event, ev.MessageDelivered) and isinstance(event.message, Ordered | Unstick | Drain):
+            self._given |= new
+            self.counts["orders given"] += len(new)
+        elif not new <= self._given:
+            raise Violation(
+                f"{host.name} knows orders that nobody has given: {new - self._given}; {self.replay_hint()}"
+            )
+        else:
+            self.counts["orders learnt in a merge"] += len(new)
 
     # -- the end ----------------------------------------------------------------------------------------------------------
 
@@ -1002,6 +1066,10 @@ class Simulation:
                 self.do_kill(host.name)
             self.do_start(host.name)
         self.do_heal()
+        for host in self.hosts.values():
+            self._known = join(self._known, host.orders)
+            if host.daemon is not None:
+                self._known = join(self._known, host.daemon.state.table.orders)
 
     def be_right_in_the_end(self) -> None:
         """Every VIP is held once, by shares that are fair, and stays where it is then."""
@@ -1026,9 +1094,9 @@ class Simulation:
         daemon = host.daemon
         if daemon is None:
             self.do_start(host.name)
-        elif daemon.state.draining:
-            self.do_resume(host.name, host.name)
-        elif any(r.sticky for r in daemon.state.table.rows) or any(count > 2 for _, count, _ in daemon.state.joins):
+        elif orders := [o for o in daemon.state.table.orders if o.in_force]:
+            self._command(host, ev.OrderRequested(tuple(ended(o, "") for o in orders)))
+        elif any(count > 2 for _, count, _ in daemon.state.joins):
             self.do_balance(host.name)
 
     def _not_right(self) -> str | None:
@@ -1042,6 +1110,9 @@ class Simulation:
         except AssertionError as wrong:
             return str(wrong).partition(";")[0]
         table = states[self._nodes[0]].table
+        for node, state in states.items():
+            if join(state.table.orders, self._known) != state.table.orders or state.table.orders != table.orders:
+                return f"{self.hosts[node].name} does not know the orders that the others know"
         barred = any(why is not NotEligible.NOT_LISTED for r in table.reports for _, why in r.ineligible)
         if barred or any(r.chosen or r.draining for r in table.reports) or any(r.sticky for r in table.rows):
             return "somebody is not eligible, drained, or holds by an operator's word"

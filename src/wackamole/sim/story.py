@@ -30,6 +30,7 @@ from ..core.model import (
     Vip,
     VipKey,
 )
+from ..core.standing import Kind, Order
 from .world import World
 
 TICKS_MAX = 100
@@ -302,6 +303,13 @@ class Story:
             pairs.append((self.vips[vip].key, NotEligible[why]))
         self.world.set_ineligible(self.ids[name], pairs)
 
+    def order(self, asked: str, *wishes: Order) -> None:
+        self.world.tell(self.ids[asked], ev.OrderRequested(wishes))
+
+    def do_pin(self, vip: str, to: str, _at: str, asked: str) -> None:
+        """What `move` leaves behind."""
+        self.order(asked, Order(Kind.PIN, vip, in_force=True, node=to))
+
     def do_health(self, name: str, *words: str) -> None:
         """What its health checks say: nothing against any VIP, or x=CHECK_FAILING; x=CHOSEN: its check, which may pass on one
         member only, passes here."""
@@ -310,13 +318,26 @@ class Story:
         self.world.set_health(self.ids[name], failing, (self.vips[vip].key for vip, why in pairs if why == "CHOSEN"))
 
     def do_move(self, vip: str, to: str, _at: str, asked: str) -> None:
+        """The move itself, without its pin."""
         self.world.tell(self.ids[asked], ev.MoveRequested((self.vips[vip].key,), self.ids[to]))
 
     def do_drain(self, name: str, _at: str = "at", asked: str = "") -> None:
-        self.world.tell(self.ids[asked or name], ev.DrainRequested(self.ids[name], True))
+        self.order(asked or name, Order(Kind.DRAIN, name, in_force=True))
 
     def do_resume(self, name: str) -> None:
-        self.world.tell(self.ids[name], ev.DrainRequested(self.ids[name], False))
+        self.order(name, Order(Kind.DRAIN, name, in_force=False))
+
+    def do_hold(self, vip: str, _at: str, asked: str) -> None:
+        self.order(asked, Order(Kind.HOLD, vip, in_force=True))
+
+    def do_unhold(self, vip: str, _at: str, asked: str) -> None:
+        self.order(asked, Order(Kind.HOLD, vip, in_force=False), Order(Kind.PIN, vip, in_force=False))
+
+    def do_orders(self, name: str) -> None:
+        """What a member knows of orders."""
+        for o in self.world.members[self.ids[name]].state.table.orders:
+            node = f" {o.node}" if o.node else ""
+            self.world.say(f"{name} knows {'' if o.in_force else 'no '}{o.kind.value} {o.subject}{node} {o.version}")
 
     def do_jump(self, name: str, ms: str) -> None:
         """A host slept: its daemon sees that it did not run, and nothing came meanwhile."""

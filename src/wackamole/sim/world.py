@@ -14,6 +14,7 @@ from ..core import events as ev
 from ..core.machine import next_deadline_ms, step
 from ..core.messages import Beat, Message
 from ..core.model import Electorate, NodeId, NotEligible, Phase, Settings, ViewId, Vip, VipKey
+from ..core.standing import Register
 from ..core.state import State, initial
 from ..engine.contract import Delivered, Joined, Lost, NewView
 from ..engine.memory import Network
@@ -65,6 +66,8 @@ class World:
     """What a process that is being replaced has left on the interfaces for its successor, and until when."""
     disks: dict[NodeId, tuple[Electorate, ...]] = field(default_factory=dict)
     """What members remember over a restart."""
+    orders: dict[NodeId, Register] = field(default_factory=dict)
+    """Operators' orders on their disks, which have them at once."""
 
     def fork(self) -> World:
         """A copy that can go its own way; histories are not copied."""
@@ -83,6 +86,7 @@ class World:
             dict(self.hung_since),
             dict(self.handed),
             dict(self.disks),
+            dict(self.orders),
         )
 
     def fingerprint(self) -> object:
@@ -95,6 +99,7 @@ class World:
             ),
             self.inherited,
             tuple(sorted(self.disks.items())),
+            tuple(sorted(self.orders.items(), key=lambda kv: kv[0])),
             self.now_ms,
         )
 
@@ -102,7 +107,8 @@ class World:
 
     def power_on(self, node: NodeId) -> None:
         """Start the daemon of a host; its kernel keeps what a killed one left behind until the start removes it."""
-        self.members[node] = Member(initial(self.settings[node], self.disks.get(node, ())))
+        kept = self.disks.get(node, ()), self.orders.get(node, ())
+        self.members[node] = Member(initial(self.settings[node], kept[0], orders=kept[1]))
         if node not in self.unfenced:
             self.tell(node, ev.FenceChanged(True))
         self.network.power_on(node)
@@ -111,7 +117,7 @@ class World:
     def succeed(self, node: NodeId) -> None:
         """The successor of a process that was replaced starts."""
         kept, until_ms = self.handed.pop(node)
-        state = initial(self.settings[node], self.disks.get(node, ()), kept, until_ms)
+        state = initial(self.settings[node], self.disks.get(node, ()), kept, until_ms, self.orders.get(node, ()))
         self.members[node] = Member(state, kernel=tuple(v.key for v in kept), open_until_ms=until_ms)
         self.tell(node, ev.FenceChanged(True))
         self.network.power_on(node)
@@ -253,6 +259,8 @@ class World:
                     return
                 case do.Remember(electorates):
                     member.writing = electorates
+                case do.KeepOrders(orders):
+                    self.orders[node] = orders
                 case do.Announce(vips):
                     self.say(f"{self.name(node)} announces {' '.join(v.name for v in vips)}")
                 case do.ShowWitness(key, by, result):

@@ -1,6 +1,7 @@
 """Hearing who says that it has an address: ARP's sender (RFC 826) and neighbour advertisements' target (RFC 4861, 7.2.6).
 
-One packet socket per interface and family, limited in the kernel to ARP or to neighbour advertisements. It is bound to a
+One packet socket per interface and family, limited in the kernel to ARP that is no probe (its sender is 0.0.0.0: it claims
+nothing), or to neighbour advertisements. It is bound to a
 protocol, so it never sees what this host sends itself. Its buffer is small and a turn of the loop reads CLAIMS_PER_TURN
 frames at most: in a flood the kernel drops the rest, and everything else goes on.
 """
@@ -27,17 +28,27 @@ ETHERNET_BYTES, IPV6_BYTES = 14, 40
 _ARP_ETHERNET_IPV4 = struct.pack("!HHBB", 1, 0x0800, 6, 4)
 _ND_LINK_ADDRESS = b"\x02\x01"
 
-_LOAD_BYTE, _IF_EQUAL, _RETURN = 0x30, 0x15, 0x06  # BPF_LD|B|ABS, BPF_JMP|JEQ|K, BPF_RET|K (linux/bpf_common.h)
-ADVERTISEMENTS = b"".join(
-    struct.pack("=HBBI", *instruction)
-    for instruction in (
-        (_LOAD_BYTE, 0, 0, ETHERNET_BYTES + 6),  # IPv6's next header
-        (_IF_EQUAL, 0, 3, socket.IPPROTO_ICMPV6),
-        (_LOAD_BYTE, 0, 0, ETHERNET_BYTES + IPV6_BYTES),  # ICMPv6's type
-        (_IF_EQUAL, 0, 1, 136),
-        (_RETURN, 0, 0, FRAME_BYTES_MAX),
-        (_RETURN, 0, 0, 0),
-    )
+_LOAD_WORD, _LOAD_BYTE = 0x20, 0x30  # BPF_LD|W|ABS, BPF_LD|B|ABS (linux/bpf_common.h)
+_IF_EQUAL, _RETURN = 0x15, 0x06  # BPF_JMP|JEQ|K, BPF_RET|K
+
+
+def _program(*instructions: tuple[int, int, int, int]) -> bytes:
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
+
+
+NO_PROBES = _program(
+    (_LOAD_WORD, 0, 0, ETHERNET_BYTES + 14),  # ARP's sender
+    (_IF_EQUAL, 0, 1, 0),
+    (_RETURN, 0, 0, 0),
+    (_RETURN, 0, 0, FRAME_BYTES_MAX),
+)
+ADVERTISEMENTS = _program(
+    (_LOAD_BYTE, 0, 0, ETHERNET_BYTES + 6),  # IPv6's next header
+    (_IF_EQUAL, 0, 3, socket.IPPROTO_ICMPV6),
+    (_LOAD_BYTE, 0, 0, ETHERNET_BYTES + IPV6_BYTES),  # ICMPv6's type
+    (_IF_EQUAL, 0, 1, 136),
+    (_RETURN, 0, 0, FRAME_BYTES_MAX),
+    (_RETURN, 0, 0, 0),
 )
 
 
@@ -96,8 +107,7 @@ class Ears:
         try:
             s.setblocking(False)
             s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-            if protocol == ETH_P_IPV6:
-                attach(s, ADVERTISEMENTS)
+            attach(s, ADVERTISEMENTS if protocol == ETH_P_IPV6 else NO_PROBES)
             s.bind((name, protocol))
         except OSError:
             s.close()

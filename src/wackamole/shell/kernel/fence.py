@@ -197,8 +197,11 @@ class Fence:
     # -- the tables ---------------------------------------------------------------------------------------------------
 
     def install(self, guarded: tuple[Guarded, ...]) -> None:
-        """Make both tables anew for exactly these interfaces, in one batch; a lease that runs goes on. An interface that
-        cannot be fenced is left out, and `why_not` says so. Raises NftablesError if nothing can be done."""
+        """Fence exactly these interfaces, in one batch. Where only addresses come and go the tables stay, and nobody notices;
+        else both are made anew, and a lease that runs goes on. An interface that cannot be fenced is left out, and `why_not`
+        says so. Raises NftablesError if nothing can be done."""
+        if guarded != tuple(self._guarded.values()) and self._change_addresses(guarded):
+            return
         wanted, missing = list(guarded), dict[int, str]()
         replaced = False
         while True:
@@ -239,10 +242,45 @@ class Fence:
                 if self._frame_socket(g) is None:  # newer kernels let a chain wait for an interface
                     missing[g.index] = "there is no such interface"
         self._missing = missing
-        if self.renewed_ms is None or boottime_ms() - began_ms > CARRIED_MS_MAX:
+        if not self._carried(began_ms):
             self._send(SHUT)  # what was carried over is not true any more; the next beat opens it again
             self._end_what_is_left()
         self._handles = self._look()
+
+    def _carried(self, began_ms: int) -> bool:
+        """Whether the lease that was carried over then is true. Making chains may wait for long; elements alone do not."""
+        if self.renewed_ms is not None and boottime_ms() - began_ms > CARRIED_MS_MAX:
+            began_ms = boottime_ms()
+            left_ms = self.renewed_ms + self.lease_ms - began_ms
+            if left_ms > 0:
+                self._set_lease(left_ms)
+        return self.renewed_ms is not None and boottime_ms() - began_ms <= CARRIED_MS_MAX
+
+    def _set_lease(self, left_ms: int) -> None:
+        keys = [struct.pack("=I", index) for index in self._guarded]
+        batch = [nft.no_elements(NFPROTO_NETDEV, KEY, LEASE)]
+        batch += [nft.timed_element(NFPROTO_NETDEV, KEY, LEASE, k, left_ms) for k in keys]
+        self._owner.commit(batch)
+
+    def _change_addresses(self, guarded: tuple[Guarded, ...]) -> bool:
+        """Add and remove addresses in the tables that are there. False if that is not enough."""
+        before = self._guarded
+        if {g.index: g.name for g in guarded} != {g.index: g.name for g in before.values()} or not self.intact():
+            return False
+        batch: list[Message] = []
+        for g in guarded:
+            for length, name in ((4, f"v4_{g.index}"), (16, f"v6_{g.index}")):
+                now, then = ({ip for ip in x.ips if len(ip) == length} for x in (g, before[g.index]))
+                batch += nft.elements(NFPROTO_NETDEV, GATE, name, sorted(now - then))
+                batch += nft.elements(NFPROTO_NETDEV, GATE, name, sorted(then - now), remove=True)
+        try:
+            if batch:
+                self._owner.commit(batch)
+        except NftablesError:
+            return False
+        with self._sending:
+            self._guarded = {g.index: g for g in guarded}
+        return True
 
     def _look(self) -> dict[tuple[str, str], int]:
         """The chains of our tables, with their handles."""
@@ -314,10 +352,7 @@ class Fence:
     def extend(self, until_ms: int) -> None:
         """Let the VIPs pass until then, with nobody to renew. Waits for nftables' lock; raises NftablesError."""
         left_ms = until_ms - boottime_ms()
-        keys = [struct.pack("=I", index) for index in self._guarded]
-        batch = [nft.no_elements(NFPROTO_NETDEV, KEY, LEASE)]
-        batch += [nft.timed_element(NFPROTO_NETDEV, KEY, LEASE, k, max(1, left_ms)) for k in keys]
-        self._owner.commit(batch)
+        self._set_lease(max(1, left_ms))
         if boottime_ms() > until_ms - left_ms + CARRIED_MS_MAX:  # the lock was held by others for so long
             self.extend(until_ms)
 

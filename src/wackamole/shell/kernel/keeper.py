@@ -30,6 +30,7 @@ class Job:
     refused: tuple[tuple[VipKey, str], ...]
     macs: tuple[tuple[int, str, bytes], ...]  # index, name, MAC of the interfaces in use
     asked_at: float
+    number: int = 0  # of those with the same serial the later is true
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Outcome:
     removed: int
     add_ms: float
     announce_ms: float
+    number: int = 0  # the job's
 
 
 def plan(
@@ -203,6 +205,7 @@ class Keeper:
             len(drop),
             (announced_at - job.asked_at - sending_s) * 1000,
             (announced_at - job.asked_at) * 1000,
+            job.number,
         )
 
 

@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -82,7 +82,8 @@ class Kernel:
     `make_fencing` is given what renews the lifetimes of held addresses. `lifetime_s`: they live so long without. `calm`
     says whether the group has settled: only then a carrier that came back counts. `inherited`: a former process has left
     these on the interfaces for this one. `on_neighbours` is given what the other members may know of this host's
-    neighbours."""
+    neighbours; `on_serving` VIPs that were acquired, when the kernel answers for all of their addresses: for one of IPv6 a
+    moment after it was added, even without duplicate address detection."""
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class Kernel:
         inherited: tuple[Vip, ...] = (),
         on_witnessed: Callable[[VipKey, NodeId, OnWire], None] = lambda *_: None,
         on_neighbours: Callable[[Neighbours], None] = lambda _: None,
+        on_serving: Callable[[frozenset[VipKey]], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._around = Surroundings(config.interfaces, config.link_up_delay_ms)
@@ -107,6 +109,7 @@ class Kernel:
         self._on_eligibility = on_eligibility
         self._on_record = on_record
         self._on_fenced = on_fenced
+        self._on_serving = on_serving
         self._calm = calm
         self._fenced = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -150,10 +153,13 @@ class Kernel:
             lambda why: self._say("connections_kept", {"reason": why}),
         )
         self._serial = 0
+        self._jobs = 0
         self._wanted: tuple[Vip, ...] = inherited
         self._held: tuple[VipKey, ...] = ()
         self._ips: dict[VipKey, tuple[bytes, ...]] = {}  # of what is held
         self._gone: list[bytes] = []
+        self._answering: set[bytes] = set()  # of IPv6
+        self._awaited: dict[VipKey, set[bytes]] = {}  # that do not answer yet
         self._following: asyncio.Handle | None = None
         self._said: tuple[tuple[VipKey, NotEligible], ...] | None = None
         self._put_back: deque[float] = deque(maxlen=PUT_BACK_MAX)
@@ -343,16 +349,19 @@ class Kernel:
             else:
                 wanted.append((vip.key, tuple(placed)))
         macs = tuple((i, self._around.links[i].name, self._around.links[i].mac) for i in sorted(used))
-        return Job(self._serial, tuple(wanted), tuple(refused), macs, time.monotonic())
+        self._jobs += 1
+        return Job(self._serial, tuple(wanted), tuple(refused), macs, time.monotonic(), self._jobs)
 
     def _done(self, outcome: Outcome) -> None:
-        if outcome.serial != self._serial or outcome is self._answered:
-            return  # overtaken: the later one is under way; or waited for, and handled then
+        answered = self._answered
+        if outcome.serial != self._serial or outcome is answered or (answered and outcome.number < answered.number):
+            return  # overtaken: the later one is under way, or was waited for and handled then
         self._answered = outcome
         if self._putting_back and outcome.refused and self._around.gone:
             self._waited_for = outcome  # the interface was deleted a moment ago: it may come back
             self._wake_when_due()
             return
+        self._acquired(frozenset(outcome.held).difference(self._held))
         lost = set(self._held) - set(outcome.held)
         for key in lost:
             self._gone += self._ips.get(key, ()) if key not in self._config.keep_connections else ()
@@ -393,6 +402,26 @@ class Kernel:
             ips = frozenset(a.ip for a in held)
             self._held_ips = held, ips
         return ip in ips
+
+    def _acquired(self, keys: frozenset[VipKey]) -> None:
+        """The kernel has these now."""
+        self._awaited = {
+            v.key: ips
+            for v in self._wanted
+            if (v.key in keys or v.key in self._awaited)
+            and (ips := {packed(a.ip) for a in v.addresses if ":" in a.ip} - self._answering)
+        }
+        if serving := keys - self._awaited.keys():
+            self._on_serving(serving)
+
+    def _answers(self, ips: Collection[bytes]) -> None:
+        """The kernel answers for these now."""
+        self._answering.update(ips)
+        serving = [key for key, awaited in self._awaited.items() if awaited <= self._answering]
+        for key in serving:
+            del self._awaited[key]
+        if serving:
+            self._on_serving(frozenset(serving))
 
     def _announcements(self, vip: Vip) -> list[Announcement]:
         found = []
@@ -450,18 +479,19 @@ class Kernel:
     def _on_notice(self) -> None:
         assert self._watch is not None
         assert self._look is not None
-        notices = self._watch.read()
-        lost, before, around = False, self._names(), notices is None
+        notices, answers = self._watch.read(), list[bytes]()
+        lost = changed = False  # `changed`: more than addresses of ours, of which a move has many
+        before = self._names()
         if notices is None:
             try:
                 self._around.read(self._look.links(), self._look.addresses())
             except NetlinkError as wrong:
                 self._on_record("kernel_unreadable", {"reason": str(wrong)})
-            lost = True
+            lost = changed = True
         for notice in notices or ():
-            around = around or not (isinstance(notice.what, Placed) and notice.what.ours)
             match notice.what:
                 case Link() as link:
+                    changed = True
                     if notice.kind == RTM_DELLINK:
                         self._around.removed(link.index)
                     else:
@@ -470,19 +500,25 @@ class Kernel:
                             self._ask_peers(lambda peers, index=link.index: peers.forgotten(index))  # type: ignore[misc]
                         lost = lost or (link.carries and self._waited_for is not None)
                 case Placed() as placed if not placed.ours:
+                    changed = True
                     if notice.kind == RTM_DELADDR:
                         self._around.foreign.discard(placed)
                     else:
                         self._around.foreign.add(placed)
                         lost = lost or self._waited_for is not None
-                case Placed() as placed:
-                    lost = lost or (notice.kind == RTM_DELADDR and placed in self._keeper.held_now)
-        if around:  # not for thousands of our own that come while they are taken over
+                case Placed() as placed if notice.kind == RTM_DELADDR:
+                    self._answering.discard(placed.ip)
+                    lost = lost or placed in self._keeper.held_now
+                case Placed() as placed if len(placed.ip) == 16:
+                    answers.append(placed.ip)
+        if answers:
+            self._answers(answers)
+        if changed:
             self._guard()
             self._say_eligibility()
         if lost:
             self._restore()
-        if any(before.get(index, now) != now for index, now in self._names().items()):
+        if changed and any(before.get(index, now) != now for index, now in self._names().items()):
             self.announce(self._wanted)
         self._wake_when_due()
 

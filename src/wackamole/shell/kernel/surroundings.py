@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 from ...core.model import Address, NotEligible, Vip
 from .fence import Guarded
@@ -19,6 +20,7 @@ GONE_SECONDS_MAX = 0.5
 is lost is not waited for."""
 
 
+@lru_cache(maxsize=8192)
 def packed(ip: str) -> bytes:
     """An address as 4 or 16 bytes."""
     return ipaddress.ip_address(ip).packed
