@@ -42,6 +42,8 @@ MOVES_AT_ONCE = 256
 
 def speak(w: Work) -> None:
     """Say what there is to say, and nothing twice."""
+    if w.s.table is not w.before.table or w.s.may_hold is not w.before.may_hold:
+        w.s = replace(w.s, gone=gone(w.s))
     s = w.s
     view = s.view
     if view is None or s.phase in (Phase.OFFLINE, Phase.GONE):
@@ -109,8 +111,6 @@ def watch_for_silence(w: Work) -> None:
 
 def say_released(w: Work) -> None:
     """What the table takes from me and my kernel no longer has."""
-    if w.s.table is not w.before.table or w.s.may_hold is not w.before.may_hold:
-        w.s = replace(w.s, gone=gone(w.s))
     if w.s.gone:
         w.say(Released(w.s.gone))
 
