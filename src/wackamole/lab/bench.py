@@ -223,10 +223,11 @@ class Bench:
         last.values, kernel.values, outage.values = size.last_ms, size.kernel_ms, size.outage_ms
         median.values, idle.values = size.outage_median_ms, size.idle
         name = f"bench{os.getpid()}"
-        layout = Layout.of(name, nodes=size.nodes, vips=size.vips, vips6=0, detection=self.detection, settings=SETTINGS)
+        detection = self.detection if size.nodes <= scale_bench.NODES else scale_bench.DETECTION_OF_MANY
+        layout = Layout.of(name, nodes=size.nodes, vips=size.vips, vips6=0, detection=detection, settings=SETTINGS)
         with Lab.create(layout, ephemeral=True) as lab:
             capture = scale_bench.Capture(lab)
-            lab.start_all()
+            scale_bench.start(lab)
             lab.until(lambda: _even_kernels(lab), within_s=WITHIN_SECONDS, story="everybody has its share")
             if size.vips <= scale_bench.IDLE_VIPS_MAX:
                 time.sleep(size.vips / size.nodes / QUESTIONS_PER_SECOND + 4)

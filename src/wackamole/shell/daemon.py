@@ -402,6 +402,7 @@ class Daemon:
         await self.engine.rejoin("replaced by its successor", RESTART_SECONDS_MAX)
         await self._close_controls()
         await self.hooks.close(ANSWERED_SECONDS)
+        self.holders.tell_all()
         await asyncio.to_thread(self.audit.hand_over)
         await asyncio.to_thread(self.events.hand_over)
         replace_process(succession, sys.argv[1:], self._notifier.variables)
@@ -652,6 +653,7 @@ class Daemon:
         for key in held:
             self.journal.record("released", vip=key.split("#")[0], node=self.state.settings.node)
         self._kept.guard.disarm()
+        self.holders.tell_all()
         self.audit.close(self.failure or "left")
         self.events.close()
         await self._close_controls()

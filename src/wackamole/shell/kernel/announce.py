@@ -13,6 +13,7 @@ import asyncio
 import errno
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,7 @@ class Announcer:
         self._timers.add(handle)
 
     def _send(self, batch: tuple[Announcement, ...], index: int) -> None:
-        now, rest = batch[:FRAMES_PER_TURN], batch[FRAMES_PER_TURN:]
+        now, rest, began = batch[:FRAMES_PER_TURN], batch[FRAMES_PER_TURN:], time.monotonic()
         for a in now:
             if self._due.get(a, len(SCHEDULE_MS)) > index or not self._still(a):
                 continue  # released, or started over and already further
@@ -165,7 +166,7 @@ class Announcer:
             if index + 1 == len(SCHEDULE_MS):
                 self._due.pop(a, None)
         if rest:
-            self._later(0, rest, index)
+            self._later(time.monotonic() - began, rest, index)  # half of the time is for everything else
 
     def close(self) -> None:
         """Cancel everything."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -23,7 +23,7 @@ is lost is not waited for."""
 @lru_cache(maxsize=8192)
 def packed(ip: str) -> bytes:
     """An address as 4 or 16 bytes."""
-    return ipaddress.ip_address(ip).packed
+    return socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)
 
 
 def network_of(ip: bytes, prefix: int) -> Network:
