@@ -86,10 +86,10 @@ class Stage:
             if self._server is not None:
                 await self._server.close()
                 self._server = None
-            tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+                for task in tasks:  # again: wait_for of Python 3.11 may swallow it when it ends at the same moment
+                    task.cancel()
+                await asyncio.wait(tasks, timeout=1)
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result(30)
 

@@ -1,7 +1,7 @@
-"""`python -m wackamole.lab.enter NAMESPACE RUN COMMAND…`: become a process of a lab's node.
+"""`python -m wackamole.lab.enter NAMESPACE RUN [TARGET=SOURCE…] -- COMMAND…`: become a process of a lab's node.
 
 RUN is shown as /run: several Corosyncs on one host need one each. What outlives a crash is in its folder `state`. /dev/shm is
-the node's own as well: a Corosync that is killed leaves 10 MB there, and a lab kills many.
+the node's own as well: a Corosync that is killed leaves 10 MB there, and a lab kills many. Each TARGET shows its SOURCE.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from .namespaces import SHM, enter_network, own_mounts
 
 def main() -> None:
     """Enter, then become the command."""
-    namespace, run, *command = sys.argv[1:]
+    namespace, run, *rest = sys.argv[1:]
+    end = rest.index("--")
+    own, command = dict(each.split("=", 1) for each in rest[:end]), rest[end + 1 :]
     enter_network(namespace)
     shared = SHM / namespace
-    shared.mkdir(mode=0o700, exist_ok=True)
-    own_mounts({"/run": run, str(SHM): str(shared)})
+    shared.mkdir(exist_ok=True)
+    shared.chmod(0o1777)  # as the one that it stands for: not everything on a node is root
+    own_mounts({**own, str(SHM): str(shared), "/run": run})  # /run last: the sources are below it
     os.environ["STATE_DIRECTORY"] = "/run/state"
     try:
         os.execvp(command[0], command)  # noqa: S606

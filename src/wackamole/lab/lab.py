@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -342,10 +342,10 @@ class Lab:
 
     # -- processes ------------------------------------------------------------------------------------------------------
 
-    def _command(self, host: str, *command: str) -> list[str]:
+    def _command(self, host: str, *command: str, own: Mapping[str, str] | None = None) -> list[str]:
         home = self.home / host
-        enter = [sys.executable, "-m", "wackamole.lab.enter", self.layout.namespace(host)]
-        return [*enter, str(home / "run"), *command]
+        enter = [sys.executable, "-m", "wackamole.lab.enter", self.layout.namespace(host), str(home / "run")]
+        return [*enter, *(f"{target}={home / source}" for target, source in (own or {}).items()), "--", *command]
 
     @staticmethod
     def environment(source: Path | None = None) -> dict[str, str]:
@@ -354,10 +354,25 @@ class Lab:
         rest = os.environ.get("PYTHONPATH")
         return {**os.environ, "PYTHONPATH": f"{here}:{rest}" if rest else here}
 
-    def begin(self, host: str, *command: str) -> subprocess.Popen[bytes]:
-        """Run a command on a host beside everything else. It ends with the host."""
+    def begin(
+        self, host: str, *command: str, own: Mapping[str, str] | None = None, log: str | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Run a command on a host beside everything else. It ends with the host. `own`: paths that show something of the
+        host's directory in the lab, whose name stands behind each; `log`: the file there that gets what it writes."""
         self._known(host, self.layout.hosts)
-        return subprocess.Popen(self._command(host, *command), env=self.environment(), stdin=subprocess.DEVNULL)
+        command_line, env = self._command(host, *command, own=own), self.environment()
+        if log is None:
+            return subprocess.Popen(command_line, env=env, stdin=subprocess.DEVNULL)
+        with (self.home / host / log).open("ab") as out:
+            return subprocess.Popen(
+                command_line, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+
+    def boot(self, node: str) -> None:
+        """Make a crashed host anew: its network, and nothing that runs."""
+        self._known(node)
+        if not (NETNS / self.layout.namespace(node)).exists():
+            self._make_host(node)
 
     def call(self, host: str, *command: str) -> int:
         """Run a command on a host in the foreground; its exit code."""
@@ -378,9 +393,7 @@ class Lab:
 
     def start(self, node: str, config: str | None = None, *, source: Path | None = None) -> None:
         """Start a node's daemon; a crashed host is made anew first. `source`: the folder of another version of this package."""
-        self._known(node)
-        if not (NETNS / self.layout.namespace(node)).exists():
-            self._make_host(node)
+        self.boot(node)
         if self._daemon(node) is not None:
             raise LabRefused(f"the daemon of {node} runs already")
         if self.layout.engine == "spread":

@@ -155,6 +155,8 @@ class Prober:
         watch.register(stop, selectors.EVENT_READ, None)
         for s, take in ((self._echo4, self._take4), (self._echo6, self._take6), (self._wire, self._take_frame)):
             watch.register(s, selectors.EVENT_READ, take)
+        for vip in self.vips:  # who watches knows that it asks from now on
+            print(json.dumps({"t": time.monotonic(), "vip": vip.ip, "silent": True}), file=out, flush=True)
         due = time.monotonic()
         end: float | None = None
         while end is None or time.monotonic() < end:

@@ -1,0 +1,67 @@
+"""The original Wackamole, in C, on Spread; only where it is installed: WACKAMOLE_ORIGINAL=/path/to/wackamole.
+
+Spread has the timings that ours on Spread has, so what differs is not detection. The configuration is that of its own sample,
+with `mature` and the interval of balancing as there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from ..lab import Lab, Layout
+from .system import About, Peer, first_line, layout
+
+VARIABLE = "WACKAMOLE_ORIGINAL"
+DETECTION = "300ms"
+START = """\
+#!/bin/bash
+# it ends when Spread does not listen yet
+until (exec 3<>/dev/tcp/127.0.0.1/4803) 2>/dev/null; do sleep 0.05; done
+exec "$1" -d -c /run/wackamole.conf
+"""
+
+
+class Original(Peer):
+    """Wackamole 2.1."""
+
+    programs = ("wackamole",)
+    about = About(
+        "original", "Wackamole 2.1 (C), Spread", "its sample configuration; Spread tuned to 300 ms", slow=True
+    )
+
+    def missing(self) -> str | None:
+        """The program, and Spread."""
+        if shutil.which("spread") is None:
+            return "spread is not on the PATH (www.spread.org; not in Debian)"
+        given = os.environ.get(VARIABLE)
+        return None if given and Path(given).is_file() else f"{VARIABLE} names no program built from its source"
+
+    def version(self) -> str:
+        """`wackamole -v`."""
+        said = first_line("sh", "-c", f'"${VARIABLE}" -v 2>&1 | grep -o "Version [0-9.]*" || true')
+        return f"Wackamole {said}; Spread"
+
+    def layout(self, name: str) -> Layout:
+        """On Spread."""
+        return layout(name, engine="spread", detection=DETECTION)
+
+    @staticmethod
+    def config(lab: Lab) -> str:
+        """wackamole.conf, the same on all nodes."""
+        vips = "".join(f"    {{ eth0:{a}/32 }}\n" for _, a in lab.layout.vips)
+        return (
+            "Spread = 4803@127.0.0.1\nSpreadRetryInterval = 5s\nGroup = lab\nControl = /run/wack.it\nPrefer None\n"
+            f"VirtualInterfaces {{\n{vips}}}\n"
+            "Arp-Cache = 90s\nNotify {\n    arp-cache\n}\n"
+            "balance {\n    AcquisitionsPerRound = all\n    interval = 4s\n}\nmature = 5s\n"
+        )
+
+    def start(self, lab: Lab, node: str) -> None:
+        """Spread, then Wackamole."""
+        lab.boot(node)
+        lab.start_spread(node)
+        self.file(lab, node, "run/wackamole.conf", self.config(lab))
+        self.file(lab, node, "run/start", START, 0o700)
+        lab.begin(node, "/run/start", os.environ[VARIABLE], log="wackamole.log")
