@@ -153,7 +153,9 @@ MUTANTS = (
         "and any(r.node == state.me for r in state.table.reports)",
         "",
     ),
-    Mutant("what was taken over in the dark is not announced", agreed.renew, "for v in state.wanted if", "for v in () if"),
+    Mutant(
+        "what was taken over in the dark is not announced", agreed.renew, "for v in state.wanted if", "for v in () if"
+    ),
     Mutant("who paused goes on", machine.on_paused, "w.fall_back(", "str("),
     Mutant("who wakes takes over from all others", views.suspect, "return len(standing_before) > 1", "return False"),
     Mutant("no lease is waited for after a loss", views.lose, "why in _PERHAPS_LIVES and strict", "False"),
