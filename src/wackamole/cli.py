@@ -415,6 +415,20 @@ def watch(socket: SocketOption = SOCKET) -> None:
         raise typer.Exit(1) from None
 
 
+@contextmanager
+def _serving() -> Iterator[None]:
+    """For a page of our own, until Ctrl-C."""
+    from .serving import CannotServe
+
+    try:
+        yield
+    except CannotServe as no:
+        print(f"wackamole: {no}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
 @app.command()
 def web(
     listen: Annotated[str, typer.Option(help="The address and port to listen on.")] = "127.0.0.1:8420",
@@ -425,19 +439,14 @@ def web(
     socket: SocketOption = SOCKET,
 ) -> None:
     """Serve a page that shows the cluster live; read only. A process of its own, which needs no rights."""
-    from .serving import CannotServe, Listen
+    from .serving import Listen
     from .web.server import serve
 
     def ready(url: str) -> None:
         print(f"{url}  (Ctrl-C ends it; nothing of the cluster depends on it)", flush=True)
 
-    try:
+    with _serving():
         serve(socket, Listen.of(listen), names=tuple(name or ()), user=user, ready=ready)
-    except CannotServe as no:
-        print(f"wackamole: {no}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
 
 
 @app.command()
@@ -448,18 +457,13 @@ def metrics(
 ) -> None:
     """Serve /metrics for Prometheus, /healthz and /readyz. A process of its own, which needs no rights."""
     from .metrics.server import serve
-    from .serving import CannotServe, Listen
+    from .serving import Listen
 
     def ready(url: str) -> None:
         print(f"{url}metrics  (Ctrl-C ends it; nothing of the cluster depends on it)", flush=True)
 
-    try:
+    with _serving():
         serve(socket, Listen.of(listen), user=user, ready=ready)
-    except CannotServe as no:
-        print(f"wackamole: {no}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
 
 
 @app.command()

@@ -158,7 +158,11 @@ def test_what_a_reload_would_change_is_shown_and_sighup_does_it(make_lab: MakeLa
     assert not events(lab, "a", "reloaded")
     os.kill(lab.daemon("a"), signal.SIGHUP)
     lab.until(lambda: bool(events(lab, "a", "reloaded")), within_s=60, story="it has read its file again")
-    assert any("differs" in w for w in lab.ask("a", "status")["warnings"])
+    lab.until(
+        lambda: any("differs" in w for w in lab.ask("a", "status")["warnings"]),
+        within_s=60,
+        story="the group knows of it",
+    )
     reload_all(lab, changed, "b")
     lab.until(
         lambda: not any("differs" in w for w in lab.ask("a", "status")["warnings"]),

@@ -512,15 +512,15 @@ def test_vips_come_and_go_in_the_tables_that_are_there(host: Inside, peer: Asker
         chains = handles(host)
         assert {a for _, a in peer.answers(V4, more, control=OWN)} == {more}
         host(fence.renew, boottime_ms())
-        host(fence.install, (Guarded(index, "eth0", VIPS | {packed(more)}),))
+        host(fence.change, (Guarded(index, "eth0", VIPS | {packed(more)}),))
         assert host(fence.left_ms) > 30_000  # not closed for a moment
         host(fence.shut)
         assert peer.answers(V4, more, control=OWN) == set()
-        host(fence.install, (Guarded(index, "eth0", frozenset({packed(more)})),))
+        host(fence.change, (Guarded(index, "eth0", frozenset({packed(more)})),))
         assert {a for _, a in peer.answers(V4, more, control=OWN)} == {V4}
         assert handles(host) == chains
         assert host(fence.intact)
-        host(fence.install, (Guarded(index, "eth0", frozenset({packed(more)})),))  # asked to make the same: made anew
+        host(fence.install, (Guarded(index, "eth0", frozenset({packed(more)})),))
         assert handles(host) != chains
         assert peer.answers(more, control=OWN) == set()
 

@@ -199,9 +199,8 @@ class Balance:
             for tier in kind.tiers:
                 if node is None and self._more():
                     node = self._room_by_a_chain(tier, size, self._same_tier)
-            if (
-                node is None and self._more()
-            ):  # to be served at all comes before being served where it is best, and apart
+            # to be served at all comes before being served where it is best, and apart
+            if node is None and self._more():
                 node = self._room_by_a_chain(kind.tier_of, size, self._any_tier, self._anyhow)
             if node is not None:
                 facts.take(node, key)

@@ -440,9 +440,8 @@ class Step:
 
 def _objection(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> int:
     reason = facts.why_not(node, key)
-    return (
-        0 if reason is None else 1 if reason is NotEligible.DRAINING else 2
-    )  # who is drained serves, who is sick may not
+    # who is drained serves, who is sick may not
+    return 0 if reason is None else 1 if reason is NotEligible.DRAINING else 2
 
 
 def _avoided(facts: Placement, node: NodeId, key: VipKey, _quotas: Quotas) -> int:

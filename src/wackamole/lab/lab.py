@@ -345,7 +345,7 @@ class Lab:
     def _command(self, host: str, *command: str, own: Mapping[str, str] | None = None) -> list[str]:
         home = self.home / host
         enter = [sys.executable, "-m", "wackamole.lab.enter", self.layout.namespace(host), str(home / "run")]
-        return [*enter, *(f"{target}={home / source}" for target, source in (own or {}).items()), "--", *command]
+        return [*enter, *(f"{target}={home / source}" for target, source in (own or {}).items()), *command]
 
     @staticmethod
     def environment(source: Path | None = None) -> dict[str, str]:

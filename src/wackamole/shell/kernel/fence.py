@@ -197,11 +197,8 @@ class Fence:
     # -- the tables ---------------------------------------------------------------------------------------------------
 
     def install(self, guarded: tuple[Guarded, ...]) -> None:
-        """Fence exactly these interfaces, in one batch. Where only addresses come and go the tables stay, and nobody notices;
-        else both are made anew, and a lease that runs goes on. An interface that cannot be fenced is left out, and `why_not`
-        says so. Raises NftablesError if nothing can be done."""
-        if guarded != tuple(self._guarded.values()) and self._change_addresses(guarded):
-            return
+        """Make both tables anew for exactly these interfaces, in one batch; a lease that runs goes on. An interface that
+        cannot be fenced is left out, and `why_not` says so. Raises NftablesError if nothing can be done."""
         wanted, missing = list(guarded), dict[int, str]()
         replaced = False
         while True:
@@ -262,10 +259,16 @@ class Fence:
         batch += [nft.timed_element(NFPROTO_NETDEV, KEY, LEASE, k, left_ms) for k in keys]
         self._owner.commit(batch)
 
+    def change(self, guarded: tuple[Guarded, ...]) -> None:
+        """Fence exactly these from now on, where the tables are intact: if only addresses come and go the tables stay, and nobody
+        notices; else as `install`, and raises what that raises."""
+        if not self._change_addresses(guarded):
+            self.install(guarded)
+
     def _change_addresses(self, guarded: tuple[Guarded, ...]) -> bool:
         """Add and remove addresses in the tables that are there. False if that is not enough."""
         before = self._guarded
-        if {g.index: g.name for g in guarded} != {g.index: g.name for g in before.values()} or not self.intact():
+        if {g.index: g.name for g in guarded} != {g.index: g.name for g in before.values()}:
             return False
         batch: list[Message] = []
         for g in guarded:

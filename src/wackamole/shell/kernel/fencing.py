@@ -234,7 +234,7 @@ class ByNftables:
         self._changes = Changes()
         self._wanted = guarded
         try:
-            await self._install()
+            await self._install(self._fence.install)
         except NftablesError as wrong:
             raise FenceRefused(f"this kernel cannot fence by nftables: {wrong.strerror}") from None
         loop = asyncio.get_running_loop()
@@ -353,7 +353,7 @@ class ByNftables:
             ):
                 broken = "renewals do not arrive"
             if broken or self.pending:
-                await self._install()
+                await self._install(self._fence.install if broken else self._fence.change)
         except NftablesError as wrong:
             self._whole = False
             broken = f"{broken or 'cannot be looked at'}; {wrong.strerror}"
@@ -364,11 +364,11 @@ class ByNftables:
         if broken or before != (self.proven, self._whole, self._tried):
             self._tell()
 
-    async def _install(self) -> None:
+    async def _install(self, how: Callable[[tuple[Guarded, ...]], None]) -> None:
         assert self._fence is not None
         wanted = self._wanted
         try:
-            await asyncio.to_thread(self._fence.install, wanted)
+            await asyncio.to_thread(how, wanted)
         finally:
             self._tried = wanted
         self._installed = {g.index: g for g in wanted if self._fence.why_not(g.index) is None}
