@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wackamole.core.model import VIPS_MAX, Address, NodeId, Row, Settings, Table, Vip
+from wackamole.core.events import TimePassed
+from wackamole.core.machine import step
+from wackamole.core.model import VIPS_MAX, Address, NodeId, Phase, Row, Settings, Table, Vip
 from wackamole.core.placement import shared
 from wackamole.core.state import initial
+from wackamole.core.voice import gone
 from wackamole.core.work import Work
+from wackamole.sim.world import World
 
 VIPS = tuple(sorted((Vip(f"v{i}", (Address(f"10.0.{i >> 8}.{i & 255}", 32),)) for i in range(40)), key=lambda v: v.key))
 
@@ -39,6 +45,48 @@ def test_settings_know_their_keys_in_order() -> None:
     vips = tuple(reversed(VIPS))
     assert Settings("a", ("a",), vips, "").keys == tuple(v.key for v in VIPS)
     assert VIPS_MAX >= 10_000
+
+
+def test_who_goes_forgets_what_it_was_to_release() -> None:
+    """Its time to leave is over before the others have heard that it let go of something."""
+    a, b = NodeId(1), NodeId(2)
+    settings = {n: Settings(name, ("a", "b"), VIPS, "", mature_ms=0) for n, name in ((a, "a"), (b, "b"))}
+    world = World(settings)
+    world.power_on(a)
+    world.power_on(b)
+    world.pass_time(3000)
+    state = world.members[b].state
+    row = next(r for r in state.table.rows if r.holder == b)
+    rows = tuple(replace(r, target=a) if r is row else r for r in state.table.rows)
+    letting_go = replace(
+        state,
+        table=replace(state.table, rows=rows),
+        may_hold=(),
+        wanted=(),
+        gone=((row.key, row.generation),),
+        leaving_since_ms=0,
+    )
+    assert letting_go.gone == gone(letting_go)
+    left, _ = step(letting_go, TimePassed(), state.settings.leave_ms)
+    assert left.phase is Phase.GONE
+    assert left.gone == gone(left) == ()
+
+
+def test_balance_that_found_nothing_looks_again_when_it_may_move_more() -> None:
+    """What a part of a round may move is one of the facts."""
+    a = NodeId(1)
+    world = World({a: Settings("a", ("a",), VIPS, "", mature_ms=0)})
+    world.power_on(a)
+    world.pass_time(3000)
+    state = world.members[a].state
+    looked, _ = step(state, TimePassed(), state.next_balance_ms)
+    assert looked.at_rest is not None
+    assert looked.at_rest[0] is looked.table
+    again, _ = step(looked, TimePassed(), looked.next_balance_ms)
+    assert again.at_rest is looked.at_rest
+    part, _ = step(replace(again, balance_left=1), TimePassed(), again.next_balance_ms)
+    assert part.at_rest is not None
+    assert part.at_rest[-1] == 1
 
 
 def test_holding_is_a_generation() -> None:

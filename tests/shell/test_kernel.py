@@ -14,7 +14,14 @@ import pytest
 from wackamole.advice import Neighbours
 from wackamole.core.model import Address, NotEligible, Vip, VipKey
 from wackamole.lab.namespaces import ip, opened_in, tool
-from wackamole.shell.kernel.announce import Sender, frames
+from wackamole.shell.kernel.announce import (
+    FRAMES_PER_TURN,
+    SCHEDULE_MS,
+    Announcement,
+    Announcer,
+    Sender,
+    frames,
+)
 from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel, KernelConfig
 from wackamole.shell.kernel.listed import Notify
 from wackamole.shell.kernel.rtnl import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Placed, Rtnl
@@ -428,6 +435,59 @@ def test_hazard_18_nothing_is_announced_after_it_was_released(network: None) -> 
             assert not [frame for frame in found[first:] if frame in mine]
 
         on_the_host(story, V4, other)
+
+
+def test_what_was_added_by_a_job_that_was_overtaken_is_announced_to_the_end_of_the_schedule(network: None) -> None:
+    """The later job finds the address there and has nothing to announce."""
+    many = tuple(Vip(f"v{i}", (Address(f"10.9.{2 + i // 200}.{1 + i % 200}", 32, "eth0"),)) for i in range(1000))
+    ours = set(frames(MAC, packed("10.9.1.1")))
+    times = len(SCHEDULE_MS) - 1  # the job's own, and from the second time on
+    listener, read = heard(2 * (times + 1), lambda frame: frame in ours)
+    with listener:
+
+        async def story(host: Host) -> None:
+            host.kernel.hold_exactly(1, (V4, *many))
+            await host.hold(2, V4)
+            assert 1 not in host.confirmed  # it was overtaken indeed
+            found = await asyncio.to_thread(read)
+            assert len(found) == 2 * (times + 1)
+
+        on_the_host(story, V4, *many)
+
+
+def test_what_is_let_go_between_two_turns_of_announcements_is_not_announced(network: None) -> None:
+    """Thousands of announcements take many turns of the loop."""
+    many = [Announcement(bytes((10, 9, 2 + i // 200, 1 + i % 200)), "eth0", MAC) for i in range(3 * FRAMES_PER_TURN)]
+    mine = {f for a in many for f in frames(MAC, a.ip)}
+    last = Announcement(packed("10.9.1.1"), "eth0", MAC)
+    listener, read = heard(
+        2 * (FRAMES_PER_TURN + len(SCHEDULE_MS)), lambda frame: frame in mine or frame in frames(MAC, last.ip)
+    )
+
+    async def story() -> None:
+        held, asked = {*many, last}, 0
+        begun, over = asyncio.Event(), asyncio.Event()
+
+        def still(announcement: Announcement) -> bool:
+            nonlocal asked
+            begun.set()
+            asked += announcement == last
+            if asked == len(SCHEDULE_MS):
+                over.set()
+            return announcement in held
+
+        announcer = Announcer(Sender(), still)
+        announcer.announce(many)
+        await begun.wait()
+        assert announcer.sent == FRAMES_PER_TURN
+        held.difference_update(many)
+        announcer.announce([last])
+        await over.wait()  # by then all turns of the others are over
+        announcer.close()
+
+    with listener:
+        opened_in(HOST, lambda: asyncio.run(story()))
+        assert sum(frame in mine for frame in read()) == 2 * FRAMES_PER_TURN
 
 
 def test_two_hundred_at_once(network: None) -> None:

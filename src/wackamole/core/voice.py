@@ -166,11 +166,12 @@ def balance(w: Work) -> None:
     onto = None if at_once else tuple(steady(w.s, w.now_ms))
     # what only loads ask for has to wait for the loads all the same
     for_load = 0 if at_once or w.s.balance_left else moves_for_load(w.s, w.now_ms)
-    rest = (settings, onto, for_load)
+    part = min(left, MOVES_AT_ONCE)
+    rest = (settings, onto, for_load, part)
     if w.s.at_rest is not None and w.s.at_rest[0] is w.s.table and w.s.at_rest[1:] == rest:
         w.s = replace(w.s, balance_at_once=False)
         return  # the same facts: nothing would move
-    made = balancing.Balance(w.placement(), onto, min(left, MOVES_AT_ONCE), for_load)
+    made = balancing.Balance(w.placement(), onto, part, for_load)
     w.s = replace(w.s, at_rest=None if made.moves else (w.s.table, *rest))
     left = left - len(made.moves) if made.moves and made.cut_short else 0
     w.s = replace(w.s, balance_left=left, balance_at_once=at_once and left > 0)

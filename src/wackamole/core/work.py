@@ -175,6 +175,7 @@ class Work:
             may_serve=(),
             lapse_due=(),
             renewed_ms=None,
+            gone=(),
             member_since=(),
             falling_back=None,
         )

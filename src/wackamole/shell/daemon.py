@@ -387,6 +387,7 @@ class Daemon:
             self.tell(ev.RestartRequested(0))
             return
         self._restarting = True
+        self._tell_of_table()
         guard, before = self._kept.guard, self._kept.succession
         succession = Succession(
             until_ms,
@@ -642,6 +643,7 @@ class Daemon:
             "started", node=self.state.settings.node, cluster=self.config.cluster.name, version=__version__
         )
         await self.done.wait()
+        self._tell_of_table()
         self._notifier.stopping()
         self._alarm.set(None)
         self.expiry.close()

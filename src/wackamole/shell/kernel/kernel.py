@@ -188,7 +188,7 @@ class Kernel:
         await self.fencing.start(self, guarded)
         self._ears.listen(guarded)
         self.listed.start(guarded)
-        self._keeper.start(lambda outcome: self._call(self._done, outcome), self._keeper_failed)
+        self._keeper.start(lambda outcome: self._call(self._worked, outcome), self._keeper_failed)
         self._loop.add_reader(self._watch.fileno(), self._on_notice)
         self._routing.start()
         self._connections_wanted()
@@ -352,6 +352,17 @@ class Kernel:
         self._jobs += 1
         return Job(self._serial, tuple(wanted), tuple(refused), macs, time.monotonic(), self._jobs)
 
+    def _worked(self, outcome: Outcome) -> None:
+        """The thread has done a job. What it announced is announced again also if a later job has overtaken this one: that
+        one finds the addresses there, and says nothing of them."""
+        self._done(outcome)
+        if outcome.announced:
+            self._announcer.announce(outcome.announced, first=1)
+            self.listed.acquired(outcome.announced)
+            stale = {a.ip for a in outcome.announced if not self._still(a)}
+            if stale:  # the interface got another hardware address or name while the thread worked
+                self.announce(tuple(v for v in self._wanted if stale & {packed(a.ip) for a in v.addresses}))
+
     def _done(self, outcome: Outcome) -> None:
         answered = self._answered
         if outcome.serial != self._serial or outcome is answered or (answered and outcome.number < answered.number):
@@ -367,12 +378,6 @@ class Kernel:
             self._gone += self._ips.get(key, ()) if key not in self._config.keep_connections else ()
         self._held, held = outcome.held, frozenset(outcome.held)
         self._ips = {v.key: tuple(packed(a.ip) for a in v.addresses) for v in self._wanted if v.key in held}
-        if outcome.announced:
-            self._announcer.announce(outcome.announced, first=1)
-            self.listed.acquired(outcome.announced)
-            stale = {a.ip for a in outcome.announced if not self._still(a)}
-            if stale:  # the interface got another hardware address or name while the thread worked
-                self.announce(tuple(v for v in self._wanted if stale & {packed(a.ip) for a in v.addresses}))
         if outcome.added or outcome.removed:
             self._on_record(
                 "kernel",
