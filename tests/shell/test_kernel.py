@@ -24,7 +24,7 @@ from wackamole.shell.kernel.announce import (
 )
 from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel, KernelConfig
 from wackamole.shell.kernel.listed import Notify
-from wackamole.shell.kernel.rtnl import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Placed, Rtnl
+from wackamole.shell.kernel.rtnl import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, SO_RCVBUFFORCE, Link, Placed, Rtnl
 from wackamole.shell.kernel.surroundings import Surroundings, packed
 
 pytestmark = pytest.mark.lab
@@ -298,6 +298,7 @@ def heard(
 
     def opened() -> socket.socket:
         s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)  # thousands of frames come before any is read
         s.bind(("eth0", 3))
         s.settimeout(WITHIN_SECONDS)
         return s
