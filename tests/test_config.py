@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wackamole.config import CHECK_KINDS, ConfigError, find_self, load, parse, settings_for
+from wackamole.config import CHECK_KINDS, PROFILES, ConfigError, find_self, load, parse, settings_for
 from wackamole.core.model import By, Count, Shares
+from wackamole.engine.corosync.conf import timings
 from wackamole.shell.probes import PROBES
 
 BY_LOAD = '[balance]\nby = "load"\n[load]\n'
@@ -53,9 +54,31 @@ def test_spread_has_defaults_of_its_own() -> None:
     assert (engine.detection_ms, engine.managed) == (3200, False)
 
 
+@pytest.mark.parametrize(("profile", "detection_ms"), PROFILES.items())
+def test_a_profile_is_the_detection_that_is_not_given(profile: str, detection_ms: int) -> None:
+    engine = parse(GOOD + f'\n[engine]\nprofile = "{profile}"\n').engine
+    assert engine.detection_ms == detection_ms
+    assert engine.evict_after_ms < max(3 * 300, 6 * detection_ms) + 200
+    timers = timings(detection_ms)
+    assert timers.token + timers.consensus == detection_ms
+    assert timers.token / (timers.retransmits + 0.2) >= 30  # or Corosync does not start
+    given = parse(GOOD + f'\n[engine]\nprofile = "{profile}"\ndetection = "700ms"\n').engine
+    assert given.detection_ms == 700
+
+
+def test_a_profile_is_one_of_four_and_not_for_spread() -> None:
+    assert 'engine.profile  must be one of "lan-fast", "lan", "cloud", "wan", not "lane"' in the_problem(
+        GOOD + '\n[engine]\nprofile = "lane"\n'
+    )
+    assert 'engine.profile  is not for type = "spread"' in the_problem(
+        GOOD + '\n[engine]\ntype = "spread"\nprofile = "wan"\n'
+    )
+
+
 def test_the_smallest_config_has_the_documented_defaults() -> None:
     config = parse(GOOD)
-    assert config.engine.detection_ms == 300
+    assert (config.engine.detection_ms, config.engine.beat_ms, config.engine.evict_after_ms) == (200, 180, 980)
+    assert (config.fence.lease_ms, config.fence.beat_age_max_ms, config.fence.dark_after_ms) == (820, 100, 970)
     assert config.engine.managed
     assert config.cluster.mature_ms == 5000
     assert config.balance.moves_per_round is None
@@ -106,7 +129,7 @@ def test_every_problem_is_told_at_once_each_with_its_line() -> None:
     [
         ('[engine]\ntipe = "corosync"', "engine.tipe", "did you mean 'type'"),
         ("[engine]\nmanaged = 1", "engine.managed", "true or false"),
-        ('[engine]\ndetection = "50ms"', "engine.detection", "from 200ms to 1m"),
+        ('[engine]\ndetection = "50ms"', "engine.detection", "from 150ms to 1m"),
         ('[engine]\ndetection = "2s"\nevict_after = "1s"', "engine.evict_after", "too soon"),
         ('[fence]\nduplicates = "ignore"', "fence.duplicates", '"announce", "withdraw"'),
         ("[fence]\nwithdraw_after = 3", "fence.withdraw_after", 'duplicates = "withdraw"'),
@@ -326,7 +349,19 @@ VALUES = st.recursive(
     st.sampled_from(["cluster", "engine", "balance", "control", "node", "vip", "hook", "check"]),
     st.sampled_from(
         [
-            *("name", "key_file", "type", "detection", "managed", "evict_after", "id", "address", "weight", "prefer"),
+            *(
+                "name",
+                "key_file",
+                "type",
+                "profile",
+                "detection",
+                "managed",
+                "evict_after",
+                "id",
+                "address",
+                "weight",
+                "prefer",
+            ),
             *("on", "command", "python", "vips", "each", "timeout", "budget", "routes", "rules", "connections"),
             *("kind", "labels", "nodes", "interval", "rise", "unhealthy", "only_one", "url", "status", "body"),
             *("tls_verify", "tls_ca", "unit", "path", "exists", "interface", "gateway", "process", "pid_file"),

@@ -43,7 +43,7 @@ def within(memory_bytes: int) -> Iterator[None]:
 
 SECTIONS = {
     "cluster": ("name", "key_file", "partition", "mature"),
-    "engine": ("type", "detection", "managed", "evict_after", "beat"),
+    "engine": ("type", "profile", "detection", "managed", "evict_after", "beat"),
     "fence": ("mode", "lease", "lifetime", "beat_age_max", "takeover", "mark", "link_up_delay"),
     "balance": ("interval", "moves_per_round", "settle", "count"),
     "control": ("socket", "read_only_for_others"),

@@ -812,7 +812,7 @@ def _lab_errors() -> Iterator[None]:
 def lab_up(
     nodes: Annotated[int, typer.Option(min=1, max=16, help="How many nodes.")] = 3,
     vips: Annotated[int, typer.Option(min=1, max=200, help="How many VIPs.")] = 6,
-    detection: Annotated[str, typer.Option(help="How long a silent host stays a member.")] = "300ms",
+    detection: Annotated[str, typer.Option(help="How long a silent host stays a member.")] = "200ms",
     rings: Annotated[int, typer.Option(min=1, max=2, help="Networks between the nodes.")] = 1,
     config: Annotated[
         Path | None, typer.Option(help="Use this file; nodes get addresses of the lab, VIPs go on eth0.")
@@ -987,7 +987,7 @@ def lab_chaos(
     seed: Annotated[int | None, typer.Option(help="Which faults; the same seed gives the same ones.")] = None,
     nodes: Annotated[int, typer.Option(min=2, max=16, help="How many nodes.")] = 3,
     vips: Annotated[int, typer.Option(min=1, max=50, help="How many VIPs.")] = 6,
-    detection: Annotated[str, typer.Option(help="How long a silent host stays a member.")] = "300ms",
+    detection: Annotated[str, typer.Option(help="How long a silent host stays a member.")] = "200ms",
     rings: Annotated[int, typer.Option(min=1, max=2, help="Networks between the nodes.")] = 1,
     takeover: Annotated[str, typer.Option(help="`fast` or `strict`, as in the configuration.")] = "fast",
     partition: Annotated[str, typer.Option(help="`cover` or `majority`, as in the configuration.")] = "cover",
@@ -1022,7 +1022,7 @@ def demo(
     picture: Annotated[Path, typer.Option(help="Where to put the picture of the timeline (SVG).")] = Path(
         "wackamole-demo.svg"
     ),
-    detection: Annotated[str, typer.Option(help="How long a silent host stays a member.")] = "300ms",
+    detection: Annotated[str, typer.Option(help="How long a silent host stays a member.")] = "200ms",
 ) -> None:
     """See it happen: three nodes, six VIPs, a crash, a come-back, a drain; about a minute. Needs root."""
     from .lab.demo import run_demo

@@ -46,10 +46,15 @@ ADDRESSES_PER_VIP_MAX = 64
 FILE_BYTES_MAX = 4 << 20
 PROBLEMS_MAX = 200
 """Then it is read no further: nobody reads more, and each costs time."""
-DETECTION_MS_MIN, DETECTION_MS_MAX = 200, 60_000
-"""Below 200 ms Corosync refuses the token time that is left (it must be four retransmissions of at least 30 ms)."""
-DETECTION_MS_COROSYNC, DETECTION_MS_SPREAD = 300, 3200
-"""What is asked of Corosync; what a Spread daemon with its own defaults takes at most (measured: 2.5 to 3.2 s)."""
+DETECTION_MS_MIN, DETECTION_MS_MAX = 150, 60_000
+"""Below 150 ms Corosync refuses the token time that is left (it must be three retransmissions of at least 30 ms)."""
+PROFILES = {"lan-fast": 150, "lan": 200, "cloud": 1000, "wan": 5000}
+"""What is asked of Corosync, by profile, in milliseconds (docs/decisions/0027-profiles.md)."""
+PROFILE_DEFAULT = "lan"
+DETECTION_MS_SPREAD = 3200
+"""What a Spread daemon with its own defaults takes at most (measured: 2.5 to 3.2 s)."""
+BEAT_MS = 180
+"""Rare, for a beat wakes every daemon, and often enough for a lease that may miss four of them."""
 FENCE_SLACK_MS = 50
 """Rounding of the kernel's timers (a tick is at most 10 ms) and of ours, on top of lease and beat_age_max."""
 LIFETIME_LATE_MS = 1000
@@ -585,7 +590,9 @@ class Reader:
     ) -> tuple[EngineConfig, FenceConfig]:
         """Engine and fence: their times depend on each other (docs/fence.md has the arithmetic)."""
         self.keys(
-            engine, "engine", ("type", "detection", "managed", "evict_after", "beat", "address", "retry", "session")
+            engine,
+            "engine",
+            ("type", "profile", "detection", "managed", "evict_after", "beat", "address", "retry", "session"),
         )
         self.keys(
             fence,
@@ -604,9 +611,10 @@ class Reader:
             ),
         )
         kind = self.choice(engine, "engine", "type", "corosync", ("corosync", "spread"))
-        usual = DETECTION_MS_SPREAD if kind == "spread" else DETECTION_MS_COROSYNC
+        profile = self.choice(engine, "engine", "profile", PROFILE_DEFAULT, tuple(PROFILES))
+        usual = DETECTION_MS_SPREAD if kind == "spread" else PROFILES[profile]
         detection = self.duration(engine, "engine", "detection", usual, DETECTION_MS_MIN, DETECTION_MS_MAX)
-        beat = self.duration(engine, "engine", "beat", max(50, min(200, detection * 2 // 5)), 20, 5000)
+        beat = self.duration(engine, "engine", "beat", BEAT_MS, 20, 5000)
         mode = self.choice(fence, "fence", "mode", "nftables", ("nftables", "lifetime", "off"))
         takeover = self.choice(fence, "fence", "takeover", "fast", tuple(t.value for t in Takeover))
         age = self.duration(fence, "fence", "beat_age_max", max(100, detection // 2), 20, 60_000)
@@ -660,7 +668,7 @@ class Reader:
 
     def spread(self, engine: dict[str, Any], kind: str) -> tuple[SpreadAddress, int, str]:
         """What concerns a Spread daemon, and nothing of Corosync's: address, retry, session."""
-        foreign = ("managed",) if kind == "spread" else ("address", "retry", "session")
+        foreign = ("managed", "profile") if kind == "spread" else ("address", "retry", "session")
         for key in foreign:
             if key in engine:
                 self.wrong(f"engine.{key}", f'is not for type = "{kind}"')

@@ -617,7 +617,7 @@ def slow_echo(host: str, seconds: float) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("nodes", "round_trip_ms", "stall_ms", "wanted"),
-    [(3, 0.3, 2, 200), (3, 40, 10, 200), (3, 80, 20, 350), (2, 1, 200, 550)],
+    [(3, 0.3, 2, 150), (3, 40, 10, 200), (3, 80, 20, 350), (2, 1, 200, 550)],
 )
 def test_the_detection_that_is_suggested(nodes: int, round_trip_ms: float, stall_ms: float, wanted: int) -> None:
     assert suggested_ms(nodes, round_trip_ms, stall_ms) == wanted

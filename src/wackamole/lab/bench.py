@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from ..client import Refused, converse
-from ..config import parse
+from ..config import PROFILES, parse
 from ..shell.kernel.announce import ETH_BROADCAST, SCHEDULE_MS
 from ..shell.kernel.claims import ETH_P_ARP
 from ..shell.kernel.listed import BURST_SECONDS
 from ..shell.kernel.surroundings import packed
 from ..shell.kernel.witness import QUESTIONS_PER_SECOND
 from . import fence_bench, placement_bench, scale_bench
+from .engine_bench import busy
 from .lab import CLIENT, Lab, LabRefused, Layout
 from .namespaces import opened_in
 from .probe import Probe, Seen
@@ -39,6 +40,7 @@ from .probe import Probe, Seen
 PROBE_MS = 10.0
 SETTINGS = '[balance]\ninterval = "1s"\nsettle = "2s"\n'
 IDLE_SECONDS = 20.0
+SPURIOUS_SECONDS = 5.0
 WITHIN_SECONDS = 60.0
 SO_TIMESTAMPNS = 35
 ASKED, ASKED_EACH_SECONDS = 1500, 0.01
@@ -247,6 +249,25 @@ class Bench:
                     )
                     lab.until_settled(within_s=WITHIN_SECONDS)
             capture.close()
+
+    def detections(self) -> None:
+        """What each profile's detection costs, while the machine rests and while all its cores compute."""
+        cores = os.cpu_count() or 1
+        for burners, load in ((0, "the machine at rest"), (cores, f"{cores} cores busy")):
+            for detection_ms in sorted({*PROFILES.values(), 300} - {PROFILES["wan"]}):
+                crash = self.figure(f"detection {detection_ms} ms, {load}: outage of the worst VIP", "ms", None)
+                taken = self.figure("the same: membership event to last VIP configured and read back", "ms", None)
+                lost = self.figure("the same: members lost that were well", "times", None)
+                self.detection = f"{detection_ms}ms"
+                with self.cluster(10) as lab, busy(burners):
+                    for number in range(self.rounds):
+                        began = time.monotonic()
+                        time.sleep(SPURIOUS_SECONDS)
+                        lost.values.append(float(sum(losses(lab, n, began) for n in lab.layout.nodes)))
+                        node, _ = self._crash(lab, number, crash, taken)
+                        lab.start(node)
+                        lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the load is balanced again")
+                    note(f"{detection_ms} ms, {load}: {crash.median:.0f} ms, {sum(lost.values):.0f} lost")
 
     def told(self) -> None:
         """VIPs are moved while their new holder tells a /22, and what is urgent is looked at from another host."""
@@ -547,6 +568,13 @@ def take_over_ms(lab: Lab, nodes: list[str], since: float) -> float:
     return worst
 
 
+def losses(lab: Lab, node: str, since: float) -> int:
+    """How many views after `since` lacked somebody, as a node records them."""
+    path = str(lab.home / node / "run/wackamole/control.sock")
+    found = [e for kind, e in converse(path, "events", {"follow": False}) if kind == "progress"]
+    return sum(1 for e in found if e["event"] == "view" and e["monotonic"] >= since and e["left"] != "-")
+
+
 def evenly(lab: Lab) -> bool:
     """Whether all are settled, and shares differ by one at most."""
     counts = [len(lab.kernel(n)) for n in lab.layout.nodes]
@@ -625,8 +653,20 @@ def main() -> None:
     """`script/bench`."""
     parser = argparse.ArgumentParser(prog="script/bench", description="Measures what docs/benchmarks.md shows.")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--detection", default="300ms")
-    only = ("client", "large", "scale", "drain", "fence", "notify", "placement", "costs", "checks", "reload")
+    parser.add_argument("--detection", default="200ms")
+    only = (
+        "client",
+        "large",
+        "scale",
+        "drain",
+        "fence",
+        "notify",
+        "placement",
+        "costs",
+        "checks",
+        "reload",
+        "detection",
+    )
     parser.add_argument("--only", choices=only, action="append")
     parser.add_argument("--charts", type=Path, metavar="FOLDER", help="write the charts of `scale` there")
     parser.add_argument("--json", action="store_true")
@@ -643,9 +683,10 @@ def main() -> None:
         "costs": bench.costs,
         "checks": bench.checks,
         "reload": bench.reload,
+        "detection": bench.detections,
     }
     try:
-        for name in given.only or parts:
+        for name in given.only or tuple(p for p in parts if p != "detection"):  # which alone takes longer than the rest
             parts[name]()
     except LabRefused as no:
         print(f"script/bench: {no}", file=sys.stderr)

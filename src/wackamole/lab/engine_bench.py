@@ -143,9 +143,9 @@ class Ring:
 
 
 @contextlib.contextmanager
-def ring_of(nodes: int, rings: int, timers: Timings) -> Iterator[Ring]:
+def ring_of(nodes: int, rings: int, timers: Timings, suffix: str = "") -> Iterator[Ring]:
     """A ring with all hosts up."""
-    name = f"eb{os.getpid()}"
+    name = f"eb{os.getpid()}{suffix}"
     lab = Lab.create(Layout.of(name, nodes=nodes, vips=1, rings=rings), ephemeral=True)
     ring = Ring(lab, timers)
     try:
@@ -214,6 +214,39 @@ def measure(
     }
 
 
+BURN = "while True: pass"
+"""What keeps a core busy: what hosts do beside serving addresses."""
+
+
+@contextlib.contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """So many processes that do nothing but compute, at the usual priority."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(processes):
+            burner = subprocess.Popen([sys.executable, "-c", BURN], start_new_session=True)
+            stack.callback(burner.wait)
+            stack.callback(burner.kill)
+        yield
+
+
+def soak(sets: dict[str, tuple[Timings, int]], *, nodes: int, seconds: float, burners: int) -> Iterator[dict[str, int]]:
+    """All sets at once, for so long, beside `burners` processes that do nothing but compute: each minute, how often each
+    ring has lost a healthy member so far. Many rings on few cores wait for each other: an upper bound."""
+    with contextlib.ExitStack() as stack:
+        rings = {
+            text: stack.enter_context(ring_of(nodes, links, timers, chr(ord("a") + i)))
+            for i, (text, (timers, links)) in enumerate(sets.items())
+        }
+        stack.enter_context(busy(burners))
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            time.sleep(min(60.0, seconds))
+            yield {
+                text: max(ring.lost_between(n, set(ring.lab.layout.nodes), began) for n in ring.hosts)
+                for text, ring in rings.items()
+            }
+
+
 def main() -> None:
     """Measure the sets named on the command line: token/consensus/join/merge/interval/timeout/pongs/rings."""
     parser = argparse.ArgumentParser()
@@ -223,10 +256,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--idle", type=float, default=10.0)
+    parser.add_argument("--soak", type=float, help="seconds: only count spurious changes, all sets at once")
+    parser.add_argument("--burners", type=int, default=os.cpu_count(), help="with --soak: processes that only compute")
     given = parser.parse_args()
+    sets: dict[str, tuple[Timings, int]] = {}
     for text in given.sets:
-        token, consensus, join, merge, interval, timeout, pongs, rings = map(int, text.split("/"))
-        timers = Timings(token, consensus, join, merge, interval, timeout, pongs)
+        token, consensus, join, merge, interval, timeout, pongs, rings, *retransmits = map(int, text.split("/"))
+        sets[text] = Timings(token, consensus, join, merge, interval, timeout, pongs, *retransmits), rings
+    if given.soak is not None:
+        began = time.monotonic()
+        for lost in soak(sets, nodes=given.nodes, seconds=given.soak, burners=given.burners):
+            print(f"{time.monotonic() - began:.0f} s:", " ".join(f"{k}={v}" for k, v in lost.items()), flush=True)
+        return
+    for text, (timers, rings) in sets.items():
         try:
             found = measure(timers, nodes=given.nodes, rings=rings, rounds=given.rounds, idle_s=given.idle)
         except TimeoutError as wrong:

@@ -69,7 +69,7 @@ class Layout:
     vips: tuple[tuple[str, str], ...]  # name, address
     config: str
     engine: str = "corosync"
-    detection_ms: int = 300
+    detection_ms: int = 200
     """What a lab's Spread daemons are told; the nodes' own Corosyncs read it from the config."""
     routed: bool = False
     """The nodes are routers between two networks. `client` stands on the first and `server` on the second, and the VIP that
@@ -82,7 +82,7 @@ class Layout:
         nodes: int = 3,
         vips: int = 6,
         vips6: int | None = None,
-        detection: str = "300ms",
+        detection: str = "200ms",
         rings: int = 1,
         settings: str = "",
         cluster: str = "",

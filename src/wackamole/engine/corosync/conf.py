@@ -10,10 +10,14 @@ import hashlib
 import ipaddress
 from dataclasses import dataclass
 
-CONSENSUS_MIN_MS = 50
+CONSENSUS_MIN_MS = 40
+RETRANSMISSION_MIN_MS = 30
+"""Corosync's own bound (totemconfig.c): a token is sent again so late at the soonest."""
 ROTATIONS = 3
 """The token goes round so often without a message before it rests. Corosync's own 30 keep its real-time threads busy for
 milliseconds after every message, just when everybody else has to act on it (docs/decisions/0002-…)."""
+RETRANSMITS = 4
+"""Corosync's own default: how often a token is sent again before it is lost."""
 KEY_BYTES = 256
 PORT = 5405
 """Of the first link; UDP. The others follow two apart."""
@@ -41,6 +45,7 @@ class Timings:
     knet_ping_interval: int
     knet_ping_timeout: int
     knet_pong_count: int
+    retransmits: int = RETRANSMITS
 
 
 def timings(detection_ms: int) -> Timings:
@@ -51,7 +56,8 @@ def timings(detection_ms: int) -> Timings:
     token = detection_ms - consensus
     join = max(30, min(50, consensus * 6 // 10))
     merge = max(50, min(60, detection_ms // 5))  # a heal waits for it, however patient the detection
-    return Timings(token, consensus, join, merge, 100, 600_000, 1)
+    retransmits = min(RETRANSMITS, (5 * token // RETRANSMISSION_MIN_MS - 1) // 5)  # token / (retransmits + 0.2)
+    return Timings(token, consensus, join, merge, 100, 600_000, 1, retransmits)
 
 
 def node_id(address: str) -> int:
@@ -97,6 +103,7 @@ def corosync_conf(
         "    transport: knet",
         f"    token: {t.token}",
         "    token_coefficient: 0",
+        f"    token_retransmits_before_loss_const: {t.retransmits}",
         f"    consensus: {t.consensus}",
         f"    join: {t.join}",
         f"    merge: {t.merge}",
