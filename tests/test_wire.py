@@ -212,15 +212,15 @@ TOO_MANY = tuple(Vip(f"v{i}", (Address("10.0.0.1", 32),)) for i in range(VIPS_MA
         (Attributes(replace(REPORT, known=(VIP.key,) * (VIPS_MAX + 1))), "VIPs known"),
         (Attributes(replace(REPORT, chosen=(VIP.key,) * (VIPS_MAX + 1))), "chosen for"),
         (Attributes(replace(REPORT, ineligible=((VIP.key, NotEligible.REFUSED),) * (2 * VIPS_MAX + 1))), "reasons"),
-        (Attributes(REPORT, TOO_MANY), "4097 new VIPs are more than 4096"),
-        (Attributes(REPORT, (Vip("v", VIP.addresses * (ROW_ADDRESSES_MAX + 1)),)), "16384 addresses"),
+        (Attributes(REPORT, TOO_MANY), "10001 new VIPs are more than 10000"),
+        (Attributes(REPORT, (Vip("v", VIP.addresses * (ROW_ADDRESSES_MAX + 1)),)), "40000 addresses"),
         (Attributes(REPORT, (Vip("v", (Address("10.0.0.1", 32, "a/b"),)),)), "no interface"),
         (Attributes(REPORT, (Vip("v", (Address("fe80::1%eth0", 64),)),)), "no interface"),
         (StateMessage(0, REPORT, (), (), (), ()), "round of 0"),
         (StateMessage(2**31 + 1, REPORT, (), (), (), ()), "round of"),
         (StateMessage(1, REPORT, (KnownVip(VIP, 2**53 + 1),), (), (), ()), "generation of"),
         (StateMessage(1, REPORT, (KnownVip(VIP, -1),), (), (), ()), "generation of -1"),
-        (StateMessage(1, REPORT, (KnownVip(VIP, 1),) * (2 * VIPS_MAX + 1), (), (), ()), "8193 VIPs known"),
+        (StateMessage(1, REPORT, (KnownVip(VIP, 1),) * (2 * VIPS_MAX + 1), (), (), ()), "20001 VIPs known"),
         (StateMessage(1, REPORT, (), (VIP.key,) * (ROWS_MAX + 1), (), ()), "VIPs held"),
         (StateMessage(1, REPORT, (), (), (VIP.key,) * (ROWS_MAX + 1), ()), "on their way out"),
         (StateMessage(1, REPORT, (), (), (), ((NodeId(2), 1),) * (MEMBERS_MAX + 1)), "evicted members"),
@@ -265,7 +265,7 @@ TOO_MANY = tuple(Vip(f"v{i}", (Address("10.0.0.1", 32),)) for i in range(VIPS_MA
         (Neighbours((Segment("10.0.0.1", ((bytes(4), bytes(8)),)),)), "no neighbour"),
         (Adopt((Row(VIP.key, VIP, generation=-1),)), "generation of -1"),
         (Adopt((Row(VIP.key, VIP, releasing=((NodeId(1), 1),) * (MEMBERS_MAX + 1)),)), "that release it"),
-        (Adopt((Row(VIP.key, VIP),) * (ROWS_MAX + 1)), "8193 rows are more than 8192"),
+        (Adopt((Row(VIP.key, VIP),) * (ROWS_MAX + 1)), "20001 rows are more than 20000"),
     ],
     ids=lambda x: type(x).__name__ if not isinstance(x, str) else x[:24],
 )
@@ -288,7 +288,7 @@ def test_a_row_under_anothers_key_is_refused() -> None:
 
 
 def test_a_message_that_is_too_large_is_refused_by_its_sender() -> None:
-    noise = random.Random(1).randbytes(1_300_000).hex()
+    noise = random.Random(1).randbytes(PAYLOAD_BYTES_MAX).hex()
     huge = StateMessage(1, Report(NodeId(1), 1, "a", nodes=(noise,)), (), (), (), (), ())
     with pytest.raises(ValueError, match="does not fit"):
         wire.encode(VIEW, huge)

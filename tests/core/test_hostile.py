@@ -247,7 +247,12 @@ def test_hazard_15_reports_that_change_to_and_fro_come_to_rest() -> None:
 
 def many(start: int, count: int, addresses: int) -> tuple[KnownVip, ...]:
     return tuple(
-        KnownVip(Vip(f"x{n}", tuple(Address(f"10.{n >> 8}.{n & 255}.{i}", 32) for i in range(addresses))), 1)
+        KnownVip(
+            Vip(
+                f"x{n}", tuple(Address(f"{10 + (n >> 16)}.{n >> 8 & 255}.{n & 255}.{i}", 32) for i in range(addresses))
+            ),
+            1,
+        )
         for n in range(start, start + count)
     )
 

@@ -496,3 +496,25 @@ def test_what_balance_does_not_move_it_has_a_reason_for(facts: Placement) -> Non
     for key, row in facts.rows.items():
         if key not in dict(made.moves) and made.fixed(row) is None and made.keeps(row) is None:
             assert all(made.refuses(row, n) is not None for n in facts.reports)
+
+
+@given(clusters(), st.data())
+def test_who_has_to_leave_is_found_for_each_kind_as_for_each_vip(drawn: Placement, data: st.DataObject) -> None:
+    """Whatever is said of a VIP makes it one of another kind, so that VIPs of one kind have the same reasons."""
+    nodes = list(drawn.reports)
+    rows = []
+    for row in drawn.rows.values():
+        releasing = ((data.draw(st.sampled_from(nodes)), 1),) if data.draw(st.integers(0, 3)) == 0 else ()
+        holder = data.draw(st.sampled_from([None, *nodes]))
+        rows.append(replace(row, holder=holder, target=holder, releasing=releasing))
+    reports = [
+        replace(
+            r,
+            known=tuple(k for k in r.known if data.draw(st.integers(0, 5))),
+            chosen=tuple(k for k in r.known if not data.draw(st.integers(0, 3))),
+        )
+        for r in drawn.reports.values()
+    ]
+    facts = Placement(rows, reports)
+    each = {r.key: facts.why_not(r.holder, r.key) for r in rows if r.holder is not None}
+    assert facts.leavers() == {key: why for key, why in each.items() if why is not None}

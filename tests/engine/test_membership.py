@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wackamole.core.model import Left, View
-from wackamole.engine.contract import Delivered, EngineEvent, Joined, NewView
+from wackamole.core.model import Left, NodeId, View
+from wackamole.engine.chunks import CHUNKS_MAX
+from wackamole.engine.contract import PAYLOAD_BYTES_MAX, Delivered, EngineEvent, Joined, NewView
 from wackamole.engine.corosync.cpg import Callback, Confchg, Message, Process, Totem
 from wackamole.engine.corosync.membership import (
+    CHUNK,
     HELLO,
     JOIN,
     LEAVE,
@@ -19,8 +21,9 @@ from wackamole.engine.corosync.membership import (
     NODEUP,
     PROCDOWN,
     RING_STEP,
+    WHOLE_BYTES_MAX,
     Membership,
-    payload_frame,
+    payload_frames,
 )
 
 A, B, C = Process(1, 100), Process(2, 200), Process(3, 300)
@@ -28,6 +31,11 @@ A, B, C = Process(1, 100), Process(2, 200), Process(3, 300)
 
 def because(process: Process, reason: int) -> Process:
     return Process(process.nodeid, process.pid, reason)
+
+
+def said(sender: Process, payload: bytes, serial: int = 1) -> list[Message]:
+    """What CPG delivers for a payload."""
+    return [Message(sender, frame) for frame in payload_frames(payload, serial)]
 
 
 @dataclass
@@ -145,16 +153,52 @@ def test_hazard_13_one_process_per_node_the_last_that_joined_counts() -> None:
     view = the_view(member.take(Confchg((A, B, C, young), (), (because(young, JOIN),))))
     assert view.members == (1, 2, 3)
     assert view.joined == (3,)
-    assert member.take(Message(C, payload_frame(b"from the dead"))) == []
-    assert member.take(Message(young, payload_frame(b"hello"))) == [Delivered(3, b"hello")]  # type: ignore[arg-type]
+    assert member.take(said(C, b"from the dead")[0]) == []
+    assert member.take(said(young, b"hello")[0]) == [Delivered(3, b"hello")]  # type: ignore[arg-type]
     assert member.take(Confchg((A, B, young), (because(C, PROCDOWN),), ())) == []
 
 
 def test_what_is_no_frame_of_ours_is_counted_and_dropped() -> None:
     member = group_of_three()
-    for rubbish in (b"", b"\x09", bytes((HELLO,)), bytes((HELLO,)) + b"x" * 50):
+    for rubbish in (
+        b"",
+        b"\x09",
+        bytes((HELLO,)),
+        bytes((HELLO,)) + b"x" * 50,
+        bytes((CHUNK,)),
+        bytes((CHUNK,)) + b"x" * 50,
+    ):
         assert member.take(Message(B, rubbish)) == []
-    assert member.membership.malformed == 4
+    assert member.membership.malformed == 6
+
+
+def test_only_a_payload_that_cpg_would_not_carry_goes_in_chunks() -> None:
+    """Members of the version before know none."""
+    assert payload_frames(bytes(WHOLE_BYTES_MAX), 1) == [bytes(1 + WHOLE_BYTES_MAX)]
+    frames = payload_frames(bytes(PAYLOAD_BYTES_MAX), 1)
+    assert len(frames) == CHUNKS_MAX
+    assert {frame[0] for frame in frames} == {CHUNK}
+
+
+def test_a_large_payload_is_delivered_whole_among_others() -> None:
+    member = group_of_three()
+    large = bytes(range(250)) * (PAYLOAD_BYTES_MAX // 250)
+    events = []
+    for chunk in said(B, large):
+        events += member.take(chunk, *said(C, b"small"))
+    assert events[-2:] == [Delivered(NodeId(2), large), Delivered(NodeId(3), b"small")]
+    assert len(events) == CHUNKS_MAX + 1
+
+
+def test_what_is_unfinished_at_a_change_is_dropped_by_all() -> None:
+    """A newcomer cannot have it, so nobody has it."""
+    member = group_of_three()
+    first, *rest = said(B, bytes(WHOLE_BYTES_MAX + 1))
+    change = Confchg((A, B), (because(C, PROCDOWN),), ())
+    assert [type(e) for e in member.take(first, change, *rest)] == [NewView]
+    assert member.membership.malformed == 0
+    assert member.take(*said(B, b"next", 2)) == [Delivered(NodeId(2), b"next")]
+    assert member.take(first, *said(C, b"from the dead")) == []
 
 
 class Order:

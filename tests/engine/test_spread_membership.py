@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.engine.spread_transcripts import conversations, heard
 from wackamole.core.model import Left, NodeId, View
+from wackamole.engine.chunks import CHUNK_BYTES, CHUNKS_MAX, UNFINISHED_BYTES_MAX, Joiner, split
 from wackamole.engine.contract import PAYLOAD_BYTES_MAX, Delivered, EngineEvent, Joined, Lost, NewView
-from wackamole.engine.spread.chunks import CHUNK_BYTES, CHUNKS_MAX, UNFINISHED_BYTES_MAX, Joiner, split
 from wackamole.engine.spread.codec import (
     AGREED,
     FIFO,
@@ -364,7 +364,7 @@ def test_chunks_that_do_not_fit_together_are_dropped() -> None:
     with pytest.raises(ValueError, match="does not follow"):
         joiner.take("b", three_)
     assert joiner.take("b", two) is None  # the rest of what was dropped
-    for bad in (b"", b"1234567", split(b"x", 1)[0][:4] + b"\0\1\0\1", split(b"", 1)[0][:4] + b"\0\0\0\x09"):
+    for bad in (b"", b"1234567", split(b"x", 1)[0][:4] + b"\0\1\0\1", split(b"", 1)[0][:4] + b"\0\0\0\xff"):
         with pytest.raises(ValueError, match="chunk"):
             joiner.take("b", bad)
     too_large = split(bytes(CHUNK_BYTES * CHUNKS_MAX), 6)

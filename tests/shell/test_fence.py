@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -23,7 +25,7 @@ import pytest
 from wackamole.lab.namespaces import enter_network, ip, opened_in, tool
 from wackamole.shell.clock import boottime_ms
 from wackamole.shell.kernel import nfnetlink as nft
-from wackamole.shell.kernel.announce import frames
+from wackamole.shell.kernel.announce import Announcement, Sender, frames
 from wackamole.shell.kernel.fence import (
     GATE,
     KEY,
@@ -160,6 +162,34 @@ def test_vips_answer_while_the_key_is_open_and_not_otherwise(host: Inside, peer:
             assert peer.answers(V4, V6, control=OWN) == set()
     peer.until(ALL, V4, V6, control=OWN)  # closed: no fence at all
     assert host.tables() == set()
+
+
+def test_what_a_shut_fence_eats_costs_the_announcer_no_socket(host: Inside) -> None:
+    """To close one takes the kernel 10 ms: with thousands of VIPs that held the loop up until its lease had run out, which
+    shut the fence again."""
+    with fenced(host, "eth0") as fence:
+        sender = Sender()
+        try:
+            host(fence.renew, boottime_ms())
+            announcement = Announcement(packed(V4), "eth0", MAC)
+            assert host(sender.send, announcement) is None
+            host(fence.shut)
+            before = host(_numbers_of_sockets)
+            assert "eth0" in (host(sender.send, announcement) or "")
+            assert host(_numbers_of_sockets) == before
+            host(fence.renew, boottime_ms())
+            assert host(sender.send, announcement) is None
+        finally:
+            sender.close()
+
+
+def _numbers_of_sockets() -> set[str]:
+    """This process's, as the kernel numbers them: one that was opened anew has another."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(str(descriptor.readlink()))
+    return {text for text in found if text.startswith("socket:")}
 
 
 def test_a_lease_that_is_not_renewed_ends_by_itself(host: Inside, peer: Asker) -> None:

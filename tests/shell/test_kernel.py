@@ -14,10 +14,17 @@ import pytest
 from wackamole.advice import Neighbours
 from wackamole.core.model import Address, NotEligible, Vip, VipKey
 from wackamole.lab.namespaces import ip, opened_in, tool
-from wackamole.shell.kernel.announce import Sender, frames
+from wackamole.shell.kernel.announce import (
+    FRAMES_PER_TURN,
+    SCHEDULE_MS,
+    Announcement,
+    Announcer,
+    Sender,
+    frames,
+)
 from wackamole.shell.kernel.kernel import PUT_BACK_MAX, Kernel, KernelConfig
 from wackamole.shell.kernel.listed import Notify
-from wackamole.shell.kernel.rtnl import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, Link, Placed, Rtnl
+from wackamole.shell.kernel.rtnl import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, SO_RCVBUFFORCE, Link, Placed, Rtnl
 from wackamole.shell.kernel.surroundings import Surroundings, packed
 
 pytestmark = pytest.mark.lab
@@ -291,6 +298,7 @@ def heard(
 
     def opened() -> socket.socket:
         s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)  # thousands of frames come before any is read
         s.bind(("eth0", 3))
         s.settimeout(WITHIN_SECONDS)
         return s
@@ -428,6 +436,69 @@ def test_hazard_18_nothing_is_announced_after_it_was_released(network: None) -> 
             assert not [frame for frame in found[first:] if frame in mine]
 
         on_the_host(story, V4, other)
+
+
+def test_what_was_added_by_a_job_that_was_overtaken_is_announced_to_the_end_of_the_schedule(network: None) -> None:
+    """The later job finds the address there and has nothing to announce."""
+    many = tuple(Vip(f"v{i}", (Address(f"10.9.{2 + i // 200}.{1 + i % 200}", 32, "eth0"),)) for i in range(1000))
+    stays = tuple(Vip(f"s{i}", (Address(f"10.9.1.{i}", 32, "eth0"),)) for i in range(1, 21))
+    ours: set[bytes] = set()
+    listener, read = heard(2 * len(SCHEDULE_MS), lambda frame: frame in ours)
+    with listener:
+
+        async def story(host: Host) -> None:
+            for serial, stay in enumerate(stays, 1):
+                host.kernel.hold_exactly(2 * serial - 1, (stay, *many))
+                await host.hold(2 * serial, stay)
+                if 2 * serial - 1 not in host.confirmed:  # it was overtaken; a loop that stands still lets it be done
+                    ours.update(frames(MAC, packed(stay.addresses[0].ip)))
+                    break
+            await asyncio.to_thread(read)
+
+        on_the_host(story, *stays, *many)
+
+
+def test_what_is_let_go_between_two_turns_of_announcements_is_not_announced(network: None) -> None:
+    """Thousands of announcements take many turns of the loop."""
+    many = [Announcement(bytes((10, 9, 2 + i // 200, 1 + i % 200)), "eth0", MAC) for i in range(10 * FRAMES_PER_TURN)]
+    mine = {f for a in many for f in frames(MAC, a.ip)}
+    last = Announcement(packed("10.9.1.1"), "eth0", MAC)
+    told: list[bytes] = []
+
+    def is_last(frame: bytes) -> bool:
+        if frame in mine:
+            told.append(frame)
+        return frame in frames(MAC, last.ip)
+
+    listener, read = heard(2 * len(SCHEDULE_MS), is_last)
+
+    async def story() -> int:
+        held, asked = {*many, last}, 0
+        begun, over = asyncio.Event(), asyncio.Event()
+
+        def still(announcement: Announcement) -> bool:
+            nonlocal asked
+            begun.set()
+            asked += announcement == last
+            if asked == len(SCHEDULE_MS):
+                over.set()
+            return announcement in held
+
+        announcer = Announcer(Sender(), still)
+        announcer.announce(many)
+        await begun.wait()
+        sent = announcer.sent
+        assert 0 < sent < len(many)
+        held.difference_update(many)
+        announcer.announce([last])
+        await over.wait()  # by then all turns of the others are over
+        announcer.close()
+        return sent
+
+    with listener:
+        sent = opened_in(HOST, lambda: asyncio.run(story()))
+        read()
+        assert len(told) == 2 * sent
 
 
 def test_two_hundred_at_once(network: None) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from .effects import Announce, Effect, RenewLease
 from .electorate import quorate
 from .messages import Beat
-from .model import NodeId, Phase, Report, Row, Settings, Table
+from .model import NodeId, Phase, Report, Row, Settings, Table, VipKey
 from .placement import Placement
 from .standing import Kind, Register, in_force
 from .state import State
@@ -121,7 +121,8 @@ def renew(state: State, beat: Beat, now_ms: int) -> tuple[State, tuple[Effect, .
     """My lease begins anew. If I was dark before, nobody heard what I announced since: announce again (hazard 29)."""
     bound_ms = max(state.settings.lease_ms - state.settings.beat_age_max_ms, 0)
     dark = state.renewed_ms is None or now_ms - state.renewed_ms >= bound_ms > 0
-    unheard = tuple(v for v in state.wanted if v.key in state.confirmed) if dark else ()
+    confirmed = frozenset(state.confirmed) if dark else frozenset[VipKey]()
+    unheard = tuple(v for v in state.wanted if v.key in confirmed)
     again = (Announce(unheard),) if unheard else ()
     return replace(state, renewed_ms=now_ms), (RenewLease(beat.sent_ms), *again)
 

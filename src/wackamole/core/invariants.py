@@ -14,6 +14,7 @@ from .electorate import quorate
 from .model import NodeId, Partition, Phase, Row, Vip
 from .placement import Placement
 from .state import State
+from .voice import gone
 
 
 class Seen(Protocol):
@@ -30,6 +31,12 @@ class Seen(Protocol):
 
     def replay_hint(self) -> str:
         """Where everybody stands."""
+
+
+def what_is_kept_is_so(world: Seen) -> None:
+    """What a state keeps so that beats need not compute it is what they would compute."""
+    for node, state in world.states().items():
+        assert state.gone == gone(state), f"{node} keeps {state.gone}, not {gone(state)}; {world.replay_hint()}"
 
 
 def no_address_is_held_twice(world: Seen) -> None:

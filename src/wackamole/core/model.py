@@ -20,7 +20,7 @@ NodeId = NewType("NodeId", int)
 VipKey = NewType("VipKey", str)
 """`name#digest`: a VIP as everybody knows it who has the same definition of it (hazard 8)."""
 
-NODES_MAX, VIPS_MAX, ADDRESSES_MAX = 64, 4096, 8192
+NODES_MAX, VIPS_MAX, ADDRESSES_MAX = 128, 10_000, 20_000
 """Of one config; addresses are those of all its VIPs together."""
 WEIGHT_MAX, VOTES_MAX = 1000, 1000
 """Of one node."""
@@ -224,6 +224,12 @@ class Row:
     sticky: bool = False  # an operator wants it where it is: balance leaves it alone (hazard 26)
     cause: Cause = Cause.NONE
 
+    def held_by(self, holder: NodeId | None, cause: Cause) -> Row:
+        """One generation later with another holder, who is to keep it. Three times as fast as `dataclasses.replace`: a
+        death or an exchange does this to thousands of rows before anything can be announced."""
+        sticky, releasing = self.sticky, self.releasing
+        return Row(self.key, self.vip, holder, holder, self.generation + 1, releasing, None, sticky, cause)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Electorate:
@@ -342,6 +348,11 @@ class Settings:
     shares: Shares = Shares()
     leave_ms: int = 3000
     version: str = ""
+    keys: tuple[VipKey, ...] = field(init=False, compare=False, repr=False, default=())
+    """Of the VIPs, sorted. Computed once: every beat asks for them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", tuple(sorted(v.key for v in self.vips)))
 
 
 class Phase(Enum):

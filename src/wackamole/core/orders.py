@@ -370,14 +370,14 @@ def on_order_requested(w: Work, event: OrderRequested) -> None:
 
 def on_segment_asked(w: Work, event: SegmentAsked) -> None:
     """Tell the others once, if it is still about the same holder."""
-    row = w.rows.get(event.key)
+    row = w.row(event.key)
     if w.s.view is not None and row is not None and row.holder == row.target == event.holder:
         w.effects.append(Multicast(w.s.view.id, Witnessed(event.key, row.generation, event.result)))
 
 
 def on_witnessed(w: Work, sender: NodeId, message: Witnessed) -> None:
     """Advice: it is shown, and a holder that was not heard alone announces again; nothing that is agreed changes."""
-    row = w.rows.get(message.key)
+    row = w.row(message.key)
     if row is None or row.holder is None or row.generation != message.generation:
         return
     w.effects.append(ShowWitness(message.key, sender, message.result))

@@ -149,6 +149,22 @@ class Placement:
             return NotEligible.DRAINING
         return reason
 
+    def leavers(self) -> dict[VipKey, NotEligible]:
+        """What its holder may not, or should rather not keep, and is to keep so far; and why. VIPs of one kind have the same
+        reasons, so each is looked for once."""
+        found: dict[VipKey, NotEligible] = {}
+        reasons: dict[tuple[int, NodeId], NotEligible | None] = {}
+        for key, row in self.rows.items():
+            holder = row.holder
+            if holder is None or holder != row.target or holder not in self.reports:
+                continue
+            alike = (id(self._kinds.get(key, self._usual)), holder)
+            if alike not in reasons:
+                reasons[alike] = self.why_not(holder, key)
+            if (why := reasons[alike]) is not None:
+                found[key] = why
+        return found
+
     def forbidden(self, node: NodeId, key: VipKey) -> bool:
         """True if there is a hard reason against it."""
         reason = self.why_not(node, key)
@@ -478,12 +494,14 @@ def free(row: Row, busy: set[str]) -> bool:
     return not any(a.ip in busy for a in row.vip.addresses)
 
 
-def by_ip(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Index rows by address."""
-    found: dict[str, list[Row]] = {}
+def shared(rows: Iterable[Row]) -> dict[str, list[VipKey]]:
+    """The addresses that more than one row has, and whose."""
+    first: dict[str, VipKey] = {}
+    found: dict[str, list[VipKey]] = {}
     for row in rows:
         for address in row.vip.addresses:
-            found.setdefault(address.ip, []).append(row)
+            if (other := first.setdefault(address.ip, row.key)) is not row.key:
+                found.setdefault(address.ip, [other]).append(row.key)
     return found
 
 

@@ -28,33 +28,29 @@ def settle(w: Work) -> None:
     if w.s.me in w.evicted:
         return
     obey_orders(w)
-    known = {k for r in w.reports.values() for k in r.known}
-    for row in list(w.rows.values()):
-        if row.holder is None and not row.releasing and row.key not in known:
-            del w.rows[row.key]
+    orphans = [row.key for row in w.rows.values() if row.holder is None and not row.releasing]
+    known = {k for keys in {r.known for r in w.reports.values()} for k in keys} if orphans else set()
+    for key in orphans:
+        if key not in known:
+            del w.rows[key]
             w.table_changed = True
     facts = w.placement()
-    for row in list(w.rows.values()):
-        holder, target = row.holder, row.target
-        if holder is None or target == holder or target is None:
-            continue
-        if facts.forbidden(target, row.key) or w.reports[target].leaving:
-            w.put(replace(row, target=holder, generation=row.generation + 1))
+    void = [row for row in w.rows.values() if None is not row.holder != row.target is not None]
+    for row in void:
+        assert row.target is not None
+        if facts.forbidden(row.target, row.key) or w.reports[row.target].leaving:
+            w.put(replace(row, target=row.holder, generation=row.generation + 1))
     alike = agreement(w.reports.values())
-    facts = w.placement()
-    leavers = {
-        row.key: reason
-        for row in facts.rows.values()
-        if row.holder in facts.reports
-        and row.holder == row.target
-        and (reason := facts.why_not(row.holder, row.key)) is not None
-    }
+    if void:
+        facts = w.placement()
+    leavers = facts.leavers()
     if alike:
         leavers |= {key: NotEligible.FULL for key in facts.overflow() if key not in leavers}
     if leavers:
         evacuate(w, leavers, facts, alike)
+        facts = w.placement()
     if alike and any(r.mature for r in w.reports.values()):
-        for key, node in placing.fill(w.placement()):
+        for key, node in placing.fill(facts):
             give(w, w.rows[key], node)
 
 
@@ -92,7 +88,7 @@ def evacuate(w: Work, leavers: Mapping[VipKey, NotEligible], facts: placing.Plac
 def give(w: Work, row: Row, to: NodeId) -> None:
     """An orphan gets its holder."""
     cause = row.cause if row.cause not in (Cause.NONE, Cause.CLAIM) else Cause.FILL
-    w.put(replace(row, holder=to, target=to, generation=row.generation + 1, previous=None, cause=cause))
+    w.put(row.held_by(to, cause))
 
 
 def evict(w: Work, node: NodeId, incarnation: int) -> None:

@@ -65,6 +65,9 @@ class State:
     serial: int = 0  # of the last HoldExactly
     may_hold: tuple[VipKey, ...] = ()  # my kernel may have these: confirmed, or asked for since
     confirmed: tuple[VipKey, ...] = ()  # my kernel has these, by its last word
+    gone: tuple[tuple[VipKey, int], ...] = ()
+    """What the table takes from me and `may_hold` lacks, by generation: follows from these two, and is kept since every beat
+    asks for it."""
     refusals: tuple[Refusal, ...] = ()
     ineligible: tuple[tuple[VipKey, NotEligible], ...] = ()  # as my kernel is now
     failing: tuple[tuple[VipKey, NotEligible], ...] = ()  # by my health checks
@@ -83,6 +86,9 @@ class State:
     beat_number: int = 0
     next_beat_ms: int = 0
     next_balance_ms: int = 0
+    at_rest: tuple[Table, Settings, tuple[NodeId, ...] | None, int, int] | None = (
+        None  # what a round of balance looked at that moved nothing
+    )
     balance_at_once: bool = False  # an operator wants all of it in the next round
     balance_left: int = 0  # moves that a round of balance may still make which goes on then; 0: it is a new one
     member_since: tuple[

@@ -201,9 +201,7 @@ def without(w: Work, row: Row, stay: frozenset[NodeId], left: Mapping[NodeId, Le
     if row.holder is not None and row.holder not in stay:
         why = _CAUSE_OF_LEAVING[left.get(row.holder, Left.HOST_LOST)]
         # A hand-over that was under way is void: whom it was for is decided anew.
-        new = replace(
-            new, holder=None, target=None, generation=row.generation + 1, previous=None, sticky=False, cause=why
-        )
+        new = Row(row.key, row.vip, generation=row.generation + 1, releasing=new.releasing, cause=why)
         if row.holder in w.lapsing:
             new = replace(new, releasing=tuple(sorted({*new.releasing, (row.holder, new.generation)})))
     elif row.target is not None and row.target not in stay:
@@ -300,7 +298,7 @@ def own_report(w: Work) -> Report:
         node=w.s.me,
         incarnation=w.s.incarnation,
         name=settings.node,
-        known=tuple(sorted(v.key for v in settings.vips)),
+        known=settings.keys,
         config_digest=settings.config_digest,
         nodes=settings.nodes,
         votes=settings.votes,
@@ -356,16 +354,19 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     )
     w.s = replace(w.s, joins=joins)
     w.add_rows(known.vip for known in message.known)
+    rows = w.rows
     for known in message.known:
-        row = w.rows.get(known.vip.key)
+        row = rows.get(known.vip.key)
         if row is None:
             continue
         generation = max(row.generation, min(known.generation, GENERATION_TAKEN_MAX))
-        w.put(replace(row, generation=generation, sticky=row.sticky or known.sticky))
-    index = placing.by_ip(w.rows.values())
+        sticky = row.sticky or known.sticky
+        if (generation, sticky) != (row.generation, row.sticky):
+            w.put(replace(row, generation=generation, sticky=sticky))
+    shared = placing.shared(rows.values()) if message.held else {}
     for key in message.held:
-        if key in w.rows:
-            claim(w, w.rows[key], sender, index)
+        if key in rows:
+            claim(w, rows[key], sender, shared)
     for key in message.releasing:
         if key in w.rows:
             settling.must_release(w, w.rows[key], sender)
@@ -387,11 +388,13 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     complete_if_all(w)
 
 
-def claim(w: Work, row: Row, claimant: NodeId, index: Mapping[str, Sequence[Row]]) -> None:
-    """A member says that it holds this. If another does, one of them loses at once (hazard 23). `index`: rows by address;
-    only their keys are read, as they may have changed since."""
-    sharing = sorted({other.key for address in row.vip.addresses for other in index[address.ip]})
-    rivals = [other for key in sharing if (other := w.rows[key]).holder not in (None, claimant)]
+def claim(w: Work, row: Row, claimant: NodeId, shared: Mapping[str, Sequence[VipKey]]) -> None:
+    """A member says that it holds this. If another does, one of them loses at once (hazard 23). `shared`: which rows have an
+    address that others have as well."""
+    sharing = {row.key}
+    if shared:
+        sharing.update(key for address in row.vip.addresses for key in shared.get(address.ip, ()))
+    rivals = [other for key in sorted(sharing) if (other := w.rows[key]).holder not in (None, claimant)]
     for rival in rivals:
         assert rival.holder is not None
         if standing(w, claimant, row.key) < standing(w, rival.holder, rival.key):
@@ -403,16 +406,7 @@ def claim(w: Work, row: Row, claimant: NodeId, index: Mapping[str, Sequence[Row]
             w.record("conflict", vip=row.key, winner=w.name_of(rival.holder), loser=w.name_of(claimant))
             settling.must_release(w, w.rows[row.key], claimant)
             return
-    row = w.rows[row.key]
-    w.put(
-        replace(
-            row,
-            holder=claimant,
-            target=claimant,
-            generation=row.generation + 1,
-            cause=Cause.CONFLICT if rivals else Cause.CLAIM,
-        )
-    )
+    w.put(w.rows[row.key].held_by(claimant, Cause.CONFLICT if rivals else Cause.CLAIM))
 
 
 def standing(w: Work, node: NodeId, key: VipKey) -> tuple[int, int, int]:
@@ -444,7 +438,7 @@ def complete_if_all(w: Work) -> None:
         balance_left=0,
     )
     for row in list(w.rows.values()):
-        w.put(replace(row, target=row.holder, generation=row.generation + 1))
+        w.put(row.held_by(row.holder, row.cause))
     names = {r.name for r in w.reports.values()}
     met = any(r.mature for r in w.reports.values())
     if met or all(set(r.nodes) <= names for r in w.reports.values()):

@@ -42,6 +42,8 @@ MOVES_AT_ONCE = 256
 
 def speak(w: Work) -> None:
     """Say what there is to say, and nothing twice."""
+    if w.s.table is not w.before.table or w.s.may_hold is not w.before.may_hold:
+        w.s = replace(w.s, gone=gone(w.s))
     s = w.s
     view = s.view
     if view is None or s.phase in (Phase.OFFLINE, Phase.GONE):
@@ -109,21 +111,18 @@ def watch_for_silence(w: Work) -> None:
 
 def say_released(w: Work) -> None:
     """What the table takes from me and my kernel no longer has."""
-    me = w.s.me
-    may = frozenset(w.s.may_hold)
-    gone = [
-        (row.key, row.generation)
-        for row in w.s.table.rows
-        if row.holder == me and row.target != me and row.key not in may
-    ]
-    gone += [
-        (row.key, generation)
-        for row in w.s.table.rows
-        for node, generation in row.releasing
-        if node == me and row.key not in may
-    ]
-    if gone:
-        w.say(Released(tuple(sorted(gone))))
+    if w.s.gone:
+        w.say(Released(w.s.gone))
+
+
+def gone(state: State) -> tuple[tuple[VipKey, int], ...]:
+    """What a member no longer has and is waited for to say so."""
+    me = state.me
+    taken = [r for r in state.table.rows if r.releasing or (r.holder == me and r.target != me)]
+    may = frozenset(state.may_hold) if taken else frozenset[VipKey]()
+    found = [(r.key, r.generation) for r in taken if r.holder == me and r.target != me and r.key not in may]
+    found += [(r.key, number) for r in taken for node, number in r.releasing if node == me and r.key not in may]
+    return tuple(sorted(found))
 
 
 def say_failed(w: Work) -> None:
@@ -164,10 +163,16 @@ def balance(w: Work) -> None:
     settings, at_once = w.s.settings, w.s.balance_at_once
     all_of_it = ROWS_MAX if at_once or settings.moves_per_round is None else settings.moves_per_round
     left = w.s.balance_left or all_of_it
-    onto = None if at_once else steady(w.s, w.now_ms)
+    onto = None if at_once else tuple(steady(w.s, w.now_ms))
     # what only loads ask for has to wait for the loads all the same
     for_load = 0 if at_once or w.s.balance_left else moves_for_load(w.s, w.now_ms)
-    made = balancing.Balance(w.placement(), onto, min(left, MOVES_AT_ONCE), for_load)
+    part = min(left, MOVES_AT_ONCE)
+    rest = (settings, onto, for_load, part)
+    if w.s.at_rest is not None and w.s.at_rest[0] is w.s.table and w.s.at_rest[1:] == rest:
+        w.s = replace(w.s, balance_at_once=False)
+        return  # the same facts: nothing would move
+    made = balancing.Balance(w.placement(), onto, part, for_load)
+    w.s = replace(w.s, at_rest=None if made.moves else (w.s.table, *rest))
     left = left - len(made.moves) if made.moves and made.cut_short else 0
     w.s = replace(w.s, balance_left=left, balance_at_once=at_once and left > 0)
     if left:

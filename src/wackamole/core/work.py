@@ -42,7 +42,7 @@ class Work:
         self.before = state
         self.now_ms = now_ms
         self.s = state
-        self.rows: dict[VipKey, Row] = {row.key: row for row in state.table.rows}
+        self._rows: dict[VipKey, Row] | None = None
         self.reports: dict[NodeId, Report] = {r.node: r for r in state.table.reports}
         self.evicted: dict[NodeId, int] = dict(state.table.evicted)
         self.lapsing: dict[NodeId, tuple[int, int]] = {n: (i, ms) for n, i, ms in state.table.lapsing}
@@ -50,6 +50,28 @@ class Work:
         self.effects: list[Effect] = []
         self.table_changed = False
         self.applied_one = False
+
+    @property
+    def rows(self) -> dict[VipKey, Row]:
+        """The table's rows; made when first asked for, since a beat does not."""
+        if self._rows is None:
+            self._rows = {row.key: row for row in self.before.table.rows}
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: dict[VipKey, Row]) -> None:
+        self._rows = rows
+
+    def row(self, key: VipKey) -> Row | None:
+        """One row. For a single one no index of thousands is made."""
+        if self._rows is not None:
+            return self._rows.get(key)
+        rows = self.before.table.rows
+        low, high = 0, len(rows)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if rows[middle].key < key else (low, middle)
+        return rows[low] if low < len(rows) and rows[low].key == key else None
 
     def freeze_table(self) -> None:
         """Make the dicts the state's table."""
@@ -85,16 +107,19 @@ class Work:
     def add_rows(self, vips: Iterable[Vip]) -> None:
         """Rows for those VIPs that the table does not have, in this order, as far as there is room: whatever members say,
         a table stays one that fits into a message."""
-        addresses = sum(len(row.vip.addresses) for row in self.rows.values())
-        for vip in vips:
-            addresses += len(vip.addresses)
-            if vip.key in self.rows or len(self.rows) >= ROWS_MAX or addresses > ROW_ADDRESSES_MAX:
-                addresses -= len(vip.addresses)
-            else:
+        rows = self.rows
+        new = [vip for vip in vips if vip.key not in rows]
+        addresses = sum([len(row.vip.addresses) for row in rows.values()]) if new else 0
+        for vip in new:
+            more = addresses + len(vip.addresses)
+            if vip.key not in rows and len(rows) < ROWS_MAX and more <= ROW_ADDRESSES_MAX:
                 self.put(Row(vip.key, vip))
+                addresses = more
 
     def put_report(self, report: Report) -> None:
-        """Change a member's report."""
+        """Change a member's report. Most members know the same VIPs: then one tuple does for all of these."""
+        if report.known == self.s.settings.keys and report.known is not self.s.settings.keys:
+            report = replace(report, known=self.s.settings.keys)
         self.reports[report.node] = report
         self.table_changed = True
 
@@ -150,6 +175,7 @@ class Work:
             may_serve=(),
             lapse_due=(),
             renewed_ms=None,
+            gone=(),
             member_since=(),
             falling_back=None,
         )

@@ -54,7 +54,9 @@ class Recorder(Protocol):
 EngineEvent = Joined | NewView | Delivered | Lost
 Listener = Callable[[EngineEvent], None]
 
-PAYLOAD_BYTES_MAX = 1_000_000
+PAYLOAD_BYTES_MAX = 4_000_000
+"""More than a State of VIPS_MAX VIPs with two addresses and the longest names, all ineligible (3.5 MB). What an engine does
+not carry whole goes in chunks.py's."""
 SEAL_BYTES_MAX = 64
 """What sealed.py adds at most: whoever makes payloads leaves room for it."""
 

@@ -31,7 +31,8 @@ from ..shell.kernel.announce import ETH_BROADCAST, SCHEDULE_MS
 from ..shell.kernel.claims import ETH_P_ARP
 from ..shell.kernel.listed import BURST_SECONDS
 from ..shell.kernel.surroundings import packed
-from . import fence_bench, placement_bench, trace_bench
+from ..shell.kernel.witness import QUESTIONS_PER_SECOND
+from . import fence_bench, placement_bench, scale_bench, trace_bench
 from .engine_bench import busy
 from .lab import CLIENT, Lab, LabRefused, Layout
 from .namespaces import opened_in
@@ -115,6 +116,7 @@ class Bench:
         self.detection_ms = parse(Layout.of("x", detection=detection).config).engine.detection_ms
         self.rounds = rounds
         self.figures: list[Figure] = []
+        self.sizes: list[scale_bench.Size] = []
         self.fence_rows: list[fence_bench.Row] = []
         self.traces: list[trace_bench.Trace] = []
         self.two_owners = Figure("two hosts answering for one VIP, in all of the above", "ms", 0)
@@ -211,6 +213,46 @@ class Bench:
                 lab.start(node)
                 lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the load is balanced again")
                 note(f"200 VIPs, round {number + 1}: {taken.values[-1]:.1f} ms after the membership event")
+
+    def scale(self) -> None:
+        """Many VIPs, many nodes: what comes after the membership event, and what it costs to wait."""
+        for nodes, vips, goal_ms in scale_bench.SIZES:
+            self.sizes.append(size := scale_bench.Size(nodes, vips, goal_ms))
+            self._scale_to(size)
+
+    def _scale_to(self, size: scale_bench.Size) -> None:
+        last = self.figure(f"{size.name}: membership event to the last VIP announced", "ms", size.goal_ms)
+        kernel = self.figure(f"{size.name}: of it, the kernel's list, for each survivor", "ms", None)
+        outage = self.figure(f"{size.name}: crash to the last VIP announced", "ms", None)
+        median = self.figure(f"{size.name}: crash to the median VIP announced", "ms", None)
+        idle = self.figure(f"{size.name}: idle daemon without the engine, CPU of one core", "%", None)
+        last.values, kernel.values, outage.values = size.last_ms, size.kernel_ms, size.outage_ms
+        median.values, idle.values = size.outage_median_ms, size.idle
+        name = f"bench{os.getpid()}"
+        detection = self.detection if size.nodes <= scale_bench.NODES else scale_bench.DETECTION_OF_MANY
+        layout = Layout.of(name, nodes=size.nodes, vips=size.vips, vips6=0, detection=detection, settings=SETTINGS)
+        with Lab.create(layout, ephemeral=True) as lab:
+            capture = scale_bench.Capture(lab)
+            scale_bench.start(lab)
+            lab.until(lambda: _even_kernels(lab), within_s=WITHIN_SECONDS, story="everybody has its share")
+            if size.vips <= scale_bench.IDLE_VIPS_MAX:
+                time.sleep(size.vips / size.nodes / QUESTIONS_PER_SECOND + 4)
+                size.idle += idle_percent(lab)
+            for number in range(self.rounds):
+                scale_bench.kernel_alone(lab, size)
+                node = layout.nodes[number % size.nodes]
+                scale_bench.take_over(lab, capture, node, size)
+                note(
+                    f"{size.name}, round {number + 1}: {size.last_ms[-1]:.1f} ms, kernel alone {size.kernel_ms[-1]:.1f} ms"
+                )
+                if number + 1 < self.rounds:
+                    lab.crash(node)
+                    lab.start(node)
+                    lab.until(
+                        lambda: _even_kernels(lab), within_s=WITHIN_SECONDS, story="everybody has its share again"
+                    )
+                    lab.until_settled(within_s=WITHIN_SECONDS)
+            capture.close()
 
     def detections(self) -> None:
         """What each profile's detection costs, while the machine rests and while all its cores compute."""
@@ -405,12 +447,8 @@ class Bench:
         with self.cluster(10) as lab:
             env = {**lab.environment(), "WACKAMOLE_SOCKET": str(lab.home / "a/run/wackamole/control.sock")}
             pids = [lab.daemon(n) for n in lab.layout.nodes]
-            before, at = [cpu_s(p) for p in pids], time.monotonic()
-            time.sleep(IDLE_SECONDS)
-            took = time.monotonic() - at
-            for pid, used in zip(pids, before, strict=True):
-                cpu.values.append((cpu_s(pid) - used) / took * 100)
-                memory.values.append(sum(map(proportional_mb, (pid, *helpers_of(pid)))))
+            cpu.values += idle_percent(lab)
+            memory.values += [sum(map(proportional_mb, (pid, *helpers_of(pid)))) for pid in pids]
             subprocess.run([program, "status"], env=env, check=True, stdout=subprocess.DEVNULL)
             for _ in range(max(self.rounds, 5)):
                 began = time.monotonic()
@@ -541,6 +579,7 @@ class Bench:
             ],
             "fence": [asdict(row) for row in self.fence_rows],
             "traces": [asdict(trace) for trace in self.traces],
+            "sizes": [asdict(size) for size in self.sizes],
         }
 
 
@@ -634,6 +673,21 @@ def evenly(lab: Lab) -> bool:
     return max(counts) - min(counts) <= 1 and lab.settled()
 
 
+def _even_kernels(lab: Lab) -> bool:
+    """The same by the kernels alone: it costs the daemons nothing, and they are what is measured."""
+    counts = [len(lab.kernel(n)) for n in lab.layout.nodes]
+    return max(counts) - min(counts) <= 1 and sum(counts) == len(lab.layout.vips)
+
+
+def idle_percent(lab: Lab) -> list[float]:
+    """The CPU that each node's daemon takes, in percent of a core."""
+    pids = [lab.daemon(n) for n in lab.layout.nodes]
+    before, at = [cpu_s(p) for p in pids], time.monotonic()
+    time.sleep(IDLE_SECONDS)
+    took = time.monotonic() - at
+    return [(cpu_s(pid) - used) / took * 100 for pid, used in zip(pids, before, strict=True)]
+
+
 def _passing(lab: Lab, node: str) -> int:
     return sum(1 for check in (lab.status(node) or {"checks": []})["checks"] if check["state"] == "passing")
 
@@ -709,6 +763,7 @@ def main() -> None:
         "client",
         "large",
         "trace",
+        "scale",
         "drain",
         "fence",
         "notify",
@@ -728,6 +783,7 @@ def main() -> None:
         "client": bench.client_sees,
         "large": bench.large,
         "trace": bench.trace,
+        "scale": bench.scale,
         "drain": bench.drained,
         "fence": bench.fence,
         "notify": bench.told,
@@ -750,7 +806,8 @@ def main() -> None:
         print(f"script/bench: {no}", file=sys.stderr)
         sys.exit(1)
     if given.charts is not None:
-        for name, chart in trace_bench.charts(bench.traces, machine()).items():
+        drawn = trace_bench.charts(bench.traces, machine()) | scale_bench.charts(bench.sizes, machine())
+        for name, chart in drawn.items():
             (given.charts / name).write_text(chart)
     if given.json:
         print(json.dumps(bench.as_data(), indent=2))

@@ -478,6 +478,21 @@ class Lab:
     def crash(self, node: str) -> float:
         """The host is gone at once: nothing of it runs any more when its ports go down, so that no process sees that and
         acts on it; then its kernel's state goes. Returns when (monotonic)."""
+        when = self.power_off(node)
+        self._forget_kernel(node)
+        _remove_namespace(self.layout.namespace(node))
+        with contextlib.suppress(ToolFailed):  # gone with its peer, unless the namespace lingers
+            ip(*[f"link del {port}" for port in self._ports(node)], namespace=self.layout.namespace(SWITCH))
+        for entry in (self.home / node / "run").iterdir():
+            if entry.is_dir() and entry.name != "state":
+                shutil.rmtree(entry, ignore_errors=True)
+            elif not entry.is_dir():
+                entry.unlink()
+        return when
+
+    def power_off(self, node: str) -> float:
+        """The first half of a crash: the others see all of it. What its kernel had is left to `crash`: this machine's one
+        kernel needs long to take away thousands of addresses, and the others' changes wait for that."""
         self._known(node)
         if not (NETNS / self.layout.namespace(node)).exists():
             raise LabRefused(f"{node} has crashed already; `wackamole lab start {node}`")
@@ -489,15 +504,6 @@ class Lab:
         _kill_all(self.layout.namespace(node))
         self._reap(node)
         self._reap(_spread(node))
-        self._forget_kernel(node)
-        _remove_namespace(self.layout.namespace(node))
-        with contextlib.suppress(ToolFailed):  # gone with its peer, unless the namespace lingers
-            ip(*[f"link del {port}" for port in self._ports(node)], namespace=switch)
-        for entry in (self.home / node / "run").iterdir():
-            if entry.is_dir() and entry.name != "state":
-                shutil.rmtree(entry, ignore_errors=True)
-            elif not entry.is_dir():
-                entry.unlink()
         (self.home / node / "daemon.json").unlink(missing_ok=True)
         return when
 
@@ -706,9 +712,10 @@ class Lab:
             return False
         first = found[0]
         assert first is not None
+        kernels = {n: self.kernel(n) for n in wanted}  # once each: there may be thousands of addresses
         for vip in first["vips"]:
             for address in vip["addresses"]:
-                if self.holders(address.partition("/")[0]) & set(wanted) != {vip["holder"]}:
+                if [n for n in wanted if address.partition("/")[0] in kernels[n]] != [vip["holder"]]:
                     return False
         return True
 

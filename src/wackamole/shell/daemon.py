@@ -90,6 +90,8 @@ from .succession import Succession, replace_process
 
 ANSWERED_SECONDS = 0.02
 """A process that is being replaced answers first who asked for it."""
+TOLD_SECONDS_MAX = 0.5
+"""Who moved is told at the latest so long after the table changed."""
 EVENTS_AT_ONCE = 100
 """Entries of the event log that are handed out before others have their turn."""
 
@@ -124,6 +126,8 @@ class Daemon:
         self._started = time.time()
         self.done: asyncio.Event = asyncio.Event()
         self.failure: str | None = None
+        self._untold: Table | None = None  # as it was before changes that nobody was told of yet
+        self._telling: asyncio.TimerHandle | None = None
         self._queue: deque[ev.Event] = deque()
         self._busy = False
         self.counts = Counts(node.name)
@@ -140,7 +144,7 @@ class Daemon:
         self._ready = False
         self.kernel = Kernel(
             kernel_config(config, node),
-            on_confirmed=lambda serial, held, refused: self.tell(ev.KernelConfirmed(serial, held, refused)),
+            on_confirmed=self._kernel_answered,
             on_serving=self._serving,
             on_eligibility=self._eligibility_changed,
             on_record=journal.put,
@@ -367,6 +371,7 @@ class Daemon:
             self.tell(ev.RestartRequested(0))
             return
         self._restarting = True
+        self._tell_of_table()
         guard, before = self._kept.guard, self._kept.succession
         succession = Succession(
             until_ms,
@@ -382,6 +387,7 @@ class Daemon:
         await self.engine.rejoin("replaced by its successor", RESTART_SECONDS_MAX)
         await self._close_controls()
         await self.hooks.close(ANSWERED_SECONDS)
+        self.holders.tell_all()
         await asyncio.to_thread(self.audit.hand_over)
         await asyncio.to_thread(self.events.hand_over)
         replace_process(succession, sys.argv[1:], self._notifier.variables)
@@ -398,10 +404,30 @@ class Daemon:
             fields["node"] = self.state.settings.node if mine else name_of(reports, effect.node) or ""
         self.journal.record_of(self._began, effect.what, fields)
 
+    def _kernel_answered(self, serial: int, held: tuple[VipKey, ...], refused: tuple[tuple[VipKey, str], ...]) -> None:
+        self._tell_of_table()
+        self.tell(ev.KernelConfirmed(serial, held, refused))
+
     def _table_changed(self, before: Table) -> None:
-        """Tell the history who moved, and wake those who wait for a fact."""
-        after = self.state
+        """Tell of it, but not while the addresses' thread takes over: thousands of moves take long to write down, and
+        threads share one interpreter."""
         self.events.on_table(self._ran_ms)
+        if self._untold is None:
+            self._untold = before
+            if self.kernel.busy:
+                self._telling = asyncio.get_running_loop().call_later(TOLD_SECONDS_MAX, self._tell_of_table)
+        if not self.kernel.busy:
+            self._tell_of_table()
+
+    def _tell_of_table(self) -> None:
+        """Tell the history who moved, and wake those who wait for a fact."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        before, self._untold = self._untold, None
+        if before is None:
+            return
+        after = self.state
         self.holders.on_table(before)
         if self.ring is not None:
             self.ring.follow()
@@ -611,6 +637,7 @@ class Daemon:
             "started", node=self.state.settings.node, cluster=self.config.cluster.name, version=__version__
         )
         await self.done.wait()
+        self._tell_of_table()
         self._notifier.stopping()
         self._alarm.set(None)
         self.expiry.close()
@@ -622,6 +649,7 @@ class Daemon:
         for key in held:
             self.journal.record("released", vip=key.split("#")[0], node=self.state.settings.node)
         self._kept.guard.disarm()
+        self.holders.tell_all()
         self.audit.close(self.failure or "left")
         self.events.close()
         await self._close_controls()
@@ -788,7 +816,7 @@ def engine_for(
 def run(given: Given, kept: Kept) -> int:
     """`wackamole run`, once what start.py does is done: 0 after a clean leave, 1 for a failure."""
     config, node = given.config, given.node
-    journal = Journal(verbose=given.verbose)
+    journal = Journal(verbose=given.verbose, vips=len(config.vips))
     for note in (*config.notes, *original.notes(config)):
         journal.record("config_note", said=note)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from ..core import effects as do
@@ -12,6 +14,9 @@ from ..core.state import State
 from .clock import boottime_ms
 from .journal import Journal
 from .status import name_of
+
+TOLD_AT_ONCE = 200
+"""Moves that are written down in one turn of the loop: some 10 ms."""
 
 
 class Holders:
@@ -36,6 +41,8 @@ class Holders:
         self._began: dict[VipKey, int] = {}
         """When it began to change its holder: it was given another target, or its holder was heard for the last time (ms)."""
         self._lost: dict[NodeId, int] = {}  # when who is gone was heard for the last time
+        self._untold: deque[tuple[float, dict[str, object]]] = deque()  # moves, and when they came to be known
+        self._more: asyncio.Handle | None = None
         self._reports: dict[NodeId, Report] = {}  # the last of everybody, also of who is gone
         self._named: tuple[Table, dict[str, Row]] = (Table(), {})
 
@@ -51,18 +58,39 @@ class Holders:
         self._reports |= {r.node: r for r in (*before.reports, *state.table.reports)}
         if state.phase is not Phase.SETTLED:
             return
+        now_ms = boottime_ms()
         for row in state.table.rows:
-            self._settled(row, self._reports, state)
+            self._settled(row, self._reports, state, now_ms)
             self._look_on_the_wire(row, state)
+        if self._more is None:
+            self._tell_some()
         if len(self._holders) > len(state.table.rows):
             self._forget({row.key for row in state.table.rows})
 
-    def _settled(self, row: Row, reports: Mapping[NodeId, Report], state: State) -> None:
+    def _tell_some(self) -> None:
+        """To write thousands down takes longer than a beat may wait."""
+        self._more = None
+        for _ in range(min(TOLD_AT_ONCE, len(self._untold))):
+            moment, fields = self._untold.popleft()
+            self._journal.record_of(moment, "moved", fields)
+        if self._untold:
+            self._more = asyncio.get_running_loop().call_soon(self._tell_some)
+
+    def tell_all(self) -> None:
+        """What waits to be told, before this process goes."""
+        if self._more is not None:
+            self._more.cancel()
+        while self._untold:
+            self._tell_some()
+            if self._more is not None:
+                self._more.cancel()
+        self._more = None
+
+    def _settled(self, row: Row, reports: Mapping[NodeId, Report], state: State, now_ms: int) -> None:
         """Compare with what was known when this member was settled last; a first sight of somebody who held it all along
         is no move."""
         seen = row.key in self._holders
         was = self._holders.get(row.key)
-        now_ms = boottime_ms()
         if seen and was == row.holder:
             if row.target != row.holder:
                 self._began.setdefault(row.key, now_ms)
@@ -80,15 +108,16 @@ class Holders:
         self.witness.pop(row.key, None)
         if was is None and (row.holder is None or row.cause is Cause.CLAIM):
             return
-        self._journal.record(
-            "moved",
-            vip=row.vip.name,
-            source=name_of(reports, was) or "nobody",
-            to=name_of(reports, row.holder) or "nobody",
-            cause=row.cause.value,
-            view=str(state.view.id) if state.view else "-",
-            **({"took_ms": now_ms - began_ms} if began_ms is not None and row.holder is not None else {}),
-        )
+        fields: dict[str, object] = {
+            "vip": row.vip.name,
+            "source": name_of(reports, was) or "nobody",
+            "to": name_of(reports, row.holder) or "nobody",
+            "cause": row.cause.value,
+            "view": str(state.view.id) if state.view else "-",
+        }
+        if began_ms is not None and row.holder is not None:
+            fields["took_ms"] = now_ms - began_ms
+        self._untold.append((time.monotonic(), fields))
 
     def _look_on_the_wire(self, row: Row, state: State) -> None:
         """Whoever is its holder's witness asks for a VIP that was acquired, or kept in a conflict; one that is on its way

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Generic, TypeVar
 
 HISTORY_MAX = 1000
+ENTRIES_OF_A_VIP = 3
+"""Where all VIPs change hands at once, what led to it must not be pushed out of the history by what they say of it."""
 FOLLOWER_BACKLOG_MAX = 1000
 WARNINGS = frozenset(
     {
@@ -82,12 +84,12 @@ class Follower(Generic[T]):
 
 
 class Journal:
-    """The daemon's log. Under systemd lines carry their priority (sd-daemon(3))."""
+    """The daemon's log. Under systemd lines carry their priority (sd-daemon(3)). `vips`: how many there are."""
 
-    def __init__(self, *, verbose: bool = False) -> None:
+    def __init__(self, *, verbose: bool = False, vips: int = 0) -> None:
         self._verbose = verbose
         self._systemd = "JOURNAL_STREAM" in os.environ
-        self._history: deque[Entry] = deque(maxlen=HISTORY_MAX)
+        self._history: deque[Entry] = deque(maxlen=max(HISTORY_MAX, ENTRIES_OF_A_VIP * vips))
         self._followers: set[Follower[Entry]] = set()
         self._number = 0
         self._listeners: list[Callable[[Entry], None]] = []

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
 
+from ..core.model import NODES_MAX
 from .plan import KINDS, Plan, PlanWrong, draw, read, shrink
 from .simulator import Simulation, Violation
 
@@ -41,6 +42,7 @@ def tell_failure(plan: Plan, only: tuple[str, ...], file: Path, *, shrinking: bo
     print("\n".join(simulation.story))
     print(f"\nVIOLATION  {wrong}")
     kinds = f" --kinds {','.join(only)}" if only else ""
+    kinds += f" --members {plan.nodes}" if plan.nodes != draw(plan.seed, only).nodes else ""
     print(f"the seed:     python -m wackamole.sim --seeds {plan.seed}-{plan.seed}{kinds}")
     print(f"what is left: python -m wackamole.sim --replay {file}")
 
@@ -82,6 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--kinds", type=kinds_of, default=(), metavar="K,…", help=f"only these kinds of faults, of {', '.join(KINDS)}"
     )
+    parser.add_argument(
+        "--members", type=int, choices=range(2, NODES_MAX + 1), metavar="N", help="with so many nodes (default: 2 to 7)"
+    )
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run the plan in FILE once")
     parser.add_argument(
         "--output", type=Path, default=Path(), metavar="FOLDER", help="where the plan of a failure goes"
@@ -100,15 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if violation else 0
     seeds: Iterable[int] = given.seeds or count(given.seed)
     seconds = given.seconds if given.seconds is not None else (None if given.seeds else 60.0)
-    return soak(seeds, seconds, given.output, only=given.kinds, shrinking=given.shrinking)
+    plans = (draw(seed, given.kinds, given.members) for seed in seeds)
+    return soak(plans, seconds, given.output, only=given.kinds, shrinking=given.shrinking)
 
 
-def soak(seeds: Iterable[int], seconds: float | None, folder: Path, *, only: tuple[str, ...], shrinking: bool) -> int:
-    """Seed after seed until one fails or time is up."""
+def soak(plans: Iterable[Plan], seconds: float | None, folder: Path, *, only: tuple[str, ...], shrinking: bool) -> int:
+    """Plan after plan until one fails or time is up."""
     began = told = time.monotonic()
     counts: Counter[str] = Counter()
-    for seed in seeds:
-        simulation, violation = outcome(draw(seed, only))
+    for plan in plans:
+        seed = plan.seed
+        simulation, violation = outcome(plan)
         counts += simulation.counts
         counts["seeds"] += 1
         counts["virtual seconds"] += simulation.now_ms // 1000

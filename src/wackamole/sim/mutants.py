@@ -76,14 +76,14 @@ MUTANTS = (
     # what is acquired, and when
     Mutant(
         "says Released before its kernel has let go",
-        voice.say_released,
-        "and row.target != me and row.key not in may",
-        "and row.target != me",
+        voice.gone,
+        "and r.target != me and r.key not in may",
+        "and r.target != me",
     ),
     Mutant(
         "a loser says Released before its kernel has let go",
-        voice.say_released,
-        "if node == me and row.key not in may",
+        voice.gone,
+        "if node == me and r.key not in may",
         "if node == me",
     ),
     Mutant("acquires on an intention", holding.wish, "if row.holder == me", "if True"),
@@ -104,8 +104,8 @@ MUTANTS = (
     Mutant(
         "one address under two names is no conflict",
         views.claim,
-        "for other in index[address.ip]",
-        "for other in index[address.ip] if other.key == row.key",
+        "if shared:",
+        "if False:",
     ),
     Mutant("the winner does not announce", orders.on_released, "if row.holder == w.s.me:", "if False:"),
     Mutant("the larger component loses", views.standing, "-report.component", "0"),
@@ -121,7 +121,7 @@ MUTANTS = (
     Mutant("the exchange is over when anybody has spoken", views.awaited, "m not in w.reports", "not w.reports"),
     Mutant("the evicted are waited for", views.awaited, "m not in w.evicted and ", ""),
     Mutant(
-        "a target that may not have it is kept", settling.settle, "facts.forbidden(target, row.key) or", "False and"
+        "a target that may not have it is kept", settling.settle, "facts.forbidden(row.target, row.key) or", "False and"
     ),
     Mutant(
         "maturity is counted anew in each view",
@@ -153,7 +153,9 @@ MUTANTS = (
         "and any(r.node == state.me for r in state.table.reports)",
         "",
     ),
-    Mutant("what was taken over in the dark is not announced", agreed.renew, "if dark else ()", "if False else ()"),
+    Mutant(
+        "what was taken over in the dark is not announced", agreed.renew, "for v in state.wanted if", "for v in () if"
+    ),
     Mutant("who paused goes on", machine.on_paused, "w.fall_back(", "str("),
     Mutant("who wakes takes over from all others", views.suspect, "return len(standing_before) > 1", "return False"),
     Mutant("no lease is waited for after a loss", views.lose, "why in _PERHAPS_LIVES and strict", "False"),

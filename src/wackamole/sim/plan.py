@@ -15,8 +15,9 @@ import random
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, fields, replace
+from string import ascii_lowercase
 
-NAMES = "abcdefgh"
+from ..core.model import NODES_MAX
 
 KINDS = (
     "crash",
@@ -80,7 +81,7 @@ VERBS: dict[str, tuple[str, ...]] = {
 each verb means (`Simulation.do_…`)."""
 
 _CHOICES: dict[str, tuple[object, ...]] = {
-    "nodes": tuple(range(1, len(NAMES) + 1)),
+    "nodes": tuple(range(1, NODES_MAX + 1)),
     "vips": tuple(range(1, 201)),
     "partition": ("cover", "majority"),
     "takeover": ("fast", "strict"),
@@ -140,12 +141,17 @@ class Plan:
 
     def names(self) -> tuple[str, ...]:
         """The nodes."""
-        return tuple(NAMES[: self.nodes])
+        return names_of(self.nodes)
 
     def text(self) -> str:
         """As a file, that `read` reads."""
         words = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.name != "faults"]
         return "\n".join((" ".join(("cluster", *words)), *map(str, self.faults))) + "\n"
+
+
+def names_of(nodes: int) -> tuple[str, ...]:
+    """Letters, or numbers where there are not enough of them."""
+    return tuple(ascii_lowercase[:nodes]) if nodes <= len(ascii_lowercase) else tuple(f"n{i + 1}" for i in range(nodes))
 
 
 class PlanWrong(Exception):
@@ -171,7 +177,7 @@ def read(text: str, path: str = "plan") -> Plan:
                         raise ValueError(f"{key}={value}")
             else:
                 fault = Fault(int(words[0]), words[1], tuple(words[2:]))
-                _check(fault, NAMES[: int(str(options["nodes"]))])
+                _check(fault, names_of(int(str(options["nodes"]))))
                 faults.append(fault)
         except (KeyError, ValueError, IndexError) as wrong:
             raise PlanWrong(f"{path}:{number}  {line!r} cannot be read ({wrong})") from None
@@ -181,7 +187,7 @@ def read(text: str, path: str = "plan") -> Plan:
         raise PlanWrong(f"{path}: there is no line `cluster seed=… nodes=… vips=…`") from None
 
 
-def _check(fault: Fault, names: str) -> None:
+def _check(fault: Fault, names: tuple[str, ...]) -> None:
     """Raise KeyError, IndexError or ValueError for a line that says nothing that can happen."""
     wanted, words = VERBS[fault.verb], list(fault.words)
     for kind in wanted:
@@ -193,7 +199,7 @@ def _check(fault: Fault, names: str) -> None:
         if kind == "names":
             return
         word = words.pop(0)
-        if (kind == "ms" and int(word) < 0) or (kind == "node" and (word not in names or len(word) != 1)):
+        if (kind == "ms" and int(word) < 0) or (kind == "node" and word not in names):
             raise ValueError(word)
         if kind == "how" and word not in _SICK:
             raise ValueError(word)
@@ -203,10 +209,11 @@ def _check(fault: Fault, names: str) -> None:
         raise ValueError(" ".join(words))
 
 
-def draw(seed: int, only: Collection[str] = ()) -> Plan:
-    """The plan of a seed; `only`: of these kinds of faults."""
+def draw(seed: int, only: Collection[str] = (), members: int | None = None) -> Plan:
+    """The plan of a seed; `only`: of these kinds of faults; `members`: with so many nodes instead of 2 to 7."""
     dice = random.Random(f"plan {seed}")  # noqa: S311 - not for secrets
-    nodes = dice.randint(2, 7)
+    drawn = dice.randint(2, 7)
+    nodes = drawn if members is None else members
     partition = dice.choice(("cover", "cover", "majority"))
     fence = dice.choice(("nftables", "nftables", "nftables", "lifetime", "off"))
     takeover = dice.choice(("fast", "strict"))

@@ -25,7 +25,12 @@ from dataclasses import dataclass, field, replace
 from ..core.agreed import digest_of
 from ..core.effects import Effect
 from ..core.events import Event, LeaveRequested, MessageDelivered, MoveRequested
-from ..core.invariants import every_address_is_held_once, no_address_is_held_twice, settled_members_agree
+from ..core.invariants import (
+    every_address_is_held_once,
+    no_address_is_held_twice,
+    settled_members_agree,
+    what_is_kept_is_so,
+)
 from ..core.messages import Evict, Message
 from ..core.model import Address, Cause, NodeId, Phase, Settings, ViewId, Vip
 from ..core.state import State
@@ -315,6 +320,7 @@ def search(start: World, changes: str, *, seconds_max: float) -> Found:
             try:
                 happen(next_world, choice)
                 no_address_is_held_twice(next_world)
+                what_is_kept_is_so(next_world)
                 settled_members_agree(next_world)
             except AssertionError as wrong:
                 raise Violation(f"{wrong}\n{story(seen, place)}\n{choice}") from wrong
@@ -344,6 +350,7 @@ def wander(start: World, changes: str, *, walks: int, seed: int) -> int:
             try:
                 happen(world, choice)
                 no_address_is_held_twice(world)
+                what_is_kept_is_so(world)
                 settled_members_agree(world)
             except AssertionError as wrong:
                 raise Violation("\n".join((str(wrong), *taken))) from wrong

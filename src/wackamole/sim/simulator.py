@@ -40,6 +40,7 @@ from ..core.messages import Drain, Ordered, Unstick
 from ..core.model import NodeId, NotEligible, Phase, Report, Row, Settings, ViewId, Vip, VipKey
 from ..core.standing import Kind, Order, Register, ended, join
 from ..core.state import State, initial
+from ..core.voice import gone
 from ..engine.contract import DISPATCH_BUDGET, Delivered, Joined, Lost, NewView
 from ..engine.memory import Network
 from ..eventlog import RECENT_MAX, EventLog
@@ -739,6 +740,8 @@ class Simulation:
         clock_ms = host.clock_ms(self.now_ms)
         daemon.state, effects = step(before, event, clock_ms)
         self.counts["steps"] += 1
+        if daemon.state.gone != gone(daemon.state):
+            raise Violation(f"{host.name} keeps {daemon.state.gone}, not {gone(daemon.state)}; {self.replay_hint()}")
         if daemon.state.view is not before.view:
             daemon.telling.on_view(daemon.state.view, daemon.state.me, clock_ms)
         if daemon.state.table is not before.table:

@@ -14,6 +14,7 @@ from ..core.invariants import (
     no_address_is_held_twice,
     no_address_is_served_by_two_majorities,
     settled_members_agree,
+    what_is_kept_is_so,
 )
 from ..core.messages import Evict
 from ..core.model import (
@@ -67,6 +68,7 @@ class LawfulWorld(World):
     def check(self) -> None:
         """What must be so at any moment."""
         no_address_is_held_twice(self)
+        what_is_kept_is_so(self)
         no_address_is_served_by_two_majorities(self)
         if not self.bugs:
             settled_members_agree(self)

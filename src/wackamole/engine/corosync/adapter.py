@@ -18,7 +18,7 @@ from .cmap import read_numbers
 from .conf import timings
 from .cpg import Connection, CpgError, Process, library
 from .managed import CorosyncRefused, ManagedCorosync
-from .membership import Membership, payload_frame
+from .membership import Membership, payload_frames
 
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.02, 2.0
 OUTBOX_MAX = 4096
@@ -54,6 +54,7 @@ class CorosyncEngine:
         self._joined = False
         self._timers: dict[str, int] = {}
         self._reconnects = 0
+        self._serial = 0
 
     # -- the contract -----------------------------------------------------------------------------------------------------
 
@@ -70,7 +71,9 @@ class CorosyncEngine:
         if len(payload) > PAYLOAD_BYTES_MAX:
             raise ValueError(f"a payload of {len(payload)} bytes is larger than {PAYLOAD_BYTES_MAX}")
         if self._joined:
-            self._send(payload_frame(payload))
+            self._serial += 1
+            for frame in payload_frames(payload, self._serial):
+                self._send(frame)
 
     async def rejoin(self, reason: str, pause_s: float = 0.0) -> None:
         """Leave at once, and join again after a pause with a new incarnation."""

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...core.model import Left, NodeId, View, ViewId
+from ..chunks import Joiner, split
 from ..contract import Delivered, EngineEvent, Joined, NewView
 from .cpg import Callback, Confchg, Message, Process, Totem
 
@@ -25,16 +26,20 @@ JOIN, LEAVE, NODEDOWN, NODEUP, PROCDOWN = 1, 2, 3, 4, 5
 RING_STEP = 4
 """A ring's number is its direct predecessor's plus this (totemsrp: memb_state_commit_token_create)."""
 
-PAYLOAD, HELLO, WELCOME = 0, 1, 2
+PAYLOAD, HELLO, WELCOME, CHUNK = 0, 1, 2, 3
+WHOLE_BYTES_MAX = 1_000_000
+"""Of a payload that goes as one message: CPG carries 1 MiB. A member that knows no chunks could not have so many VIPs."""
 _HELLO = struct.Struct(">BQI")  # kind, incarnation, attempt
 _WELCOME = struct.Struct(">BQIIIQ")  # kind, incarnation, attempt, count, ring's node, ring's number
 
 _REASONS = {LEAVE: Left.LEFT, PROCDOWN: Left.PROCESS_DIED, NODEDOWN: Left.HOST_LOST}
 
 
-def payload_frame(payload: bytes) -> bytes:
-    """What goes to CPG for a payload."""
-    return bytes((PAYLOAD,)) + payload
+def payload_frames(payload: bytes, serial: int) -> list[bytes]:
+    """What goes to CPG for a payload. `serial` is another one for each of this sender."""
+    if len(payload) <= WHOLE_BYTES_MAX:
+        return [bytes((PAYLOAD,)) + payload]
+    return [bytes((CHUNK,)) + chunk for chunk in split(payload, serial)]
 
 
 @dataclass(slots=True)
@@ -67,6 +72,7 @@ class Membership:
         self._view: View | None = None
         self._change = _Change()
         self._gathering = False  # the ring changes: its id is yet to come
+        self._joiner = Joiner()
         # before the welcome
         self._kept: list[Callback] | None = None
         self._elders: set[Process] = set()
@@ -154,6 +160,7 @@ class Membership:
         left = tuple((n, self._change.left.get(n, Left.HOST_LOST)) for n in old if n not in members)
         self._view = View(ViewId(self._ring[0], self._ring[1], self._count), members, joined, left, direct)
         self._change = _Change()
+        self._joiner.clear()  # by all alike
         return NewView(self._view)
 
     def _on_message(self, message: Message) -> list[EngineEvent]:
@@ -163,6 +170,8 @@ class Membership:
             if self._members.get(sender.nodeid) != sender.pid:
                 return []  # an older process of that node
             return [Delivered(NodeId(sender.nodeid), frame[1:])]
+        if kind == CHUNK:
+            return self._on_chunk(sender, frame[1:])
         if kind == HELLO and len(frame) == _HELLO.size:
             _, incarnation, attempt = _HELLO.unpack(frame)
             if sender.nodeid != self.me.nodeid and self._ring is not None and self._count is not None:
@@ -170,6 +179,16 @@ class Membership:
         elif kind != WELCOME or len(frame) != _WELCOME.size:
             self.malformed += 1
         return []
+
+    def _on_chunk(self, sender: Process, chunk: bytes) -> list[EngineEvent]:
+        if self._members.get(sender.nodeid) != sender.pid:
+            return []
+        try:
+            payload = self._joiner.take(str(sender.nodeid), chunk)
+        except ValueError:
+            self.malformed += 1
+            return []
+        return [Delivered(NodeId(sender.nodeid), payload)] if payload is not None else []
 
     # -- a newcomer -----------------------------------------------------------------------------------------------------
 

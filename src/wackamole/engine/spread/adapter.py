@@ -13,11 +13,11 @@ import secrets
 import socket
 
 from ...core.model import NodeId
+from ..chunks import split
 from ..connecting import Connecting
 from ..contract import DISPATCH_BUDGET, PAYLOAD_BYTES_MAX, Joined, Listener, Lost, Recorder
 from . import codec
 from .address import SESSION_DEFAULT, SpreadAddress
-from .chunks import split
 from .codec import Decoder, Handshake, SpreadError
 from .membership import GroupMembership, private_name
 

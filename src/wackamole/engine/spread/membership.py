@@ -19,8 +19,8 @@ import secrets
 import string
 
 from ...core.model import Left, NodeId, View, ViewId
+from ..chunks import Joiner
 from ..contract import Delivered, EngineEvent, Joined, Lost, NewView
-from .chunks import Joiner
 from .codec import AGREED, PRIVATE_NAME_MAX, Cause, Membership, Message, Regular, Rejected, SelfLeave, Transition
 
 _LETTERS = string.ascii_lowercase + string.digits

@@ -10,8 +10,10 @@ frame may have come after ours, within the second in which entries are locked.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,9 +107,11 @@ class Sender:
             for frame in frames:
                 s.send(frame)
         except OSError as wrong:
+            if wrong.errno in (errno.ENOBUFS, errno.EAGAIN):
+                return f"{interface}: {wrong.strerror}"  # a shut fence ate it, or the queue is full: the socket is good
             broken = self._sockets.pop(interface, None)
             if broken is not None:
-                broken.close()
+                broken.close()  # the kernel takes some 10 ms for it
             return f"{interface}: {wrong.strerror}"
         return None
 
@@ -150,7 +154,7 @@ class Announcer:
         self._timers.add(handle)
 
     def _send(self, batch: tuple[Announcement, ...], index: int) -> None:
-        now, rest = batch[:FRAMES_PER_TURN], batch[FRAMES_PER_TURN:]
+        now, rest, began = batch[:FRAMES_PER_TURN], batch[FRAMES_PER_TURN:], time.monotonic()
         for a in now:
             if self._due.get(a, len(SCHEDULE_MS)) > index or not self._still(a):
                 continue  # released, or started over and already further
@@ -162,7 +166,7 @@ class Announcer:
             if index + 1 == len(SCHEDULE_MS):
                 self._due.pop(a, None)
         if rest:
-            self._later(0, rest, index)
+            self._later(time.monotonic() - began, rest, index)  # half of the time is for everything else
 
     def close(self) -> None:
         """Cancel everything."""

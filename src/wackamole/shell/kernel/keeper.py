@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from ...core.model import VipKey
 from .. import scheduling
 from .announce import Announcement, Sender
-from .rtnl import Placed, Rtnl
+from .rtnl import BATCH_MAX, Placed, Rtnl
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,19 +166,33 @@ class Keeper:
         self.held_now = frozenset(wanted)
         if drop:
             self._rtnl.delete(drop)
-        failed = self._rtnl.add(add, self._valid_s) if add else {}
-        for address, code in failed.items():
-            refused.setdefault(wanted[address], f"{shown(address)}: {os.strerror(code)}")
+        macs = {index: (name, mac) for index, name, mac in job.macs}
+        missing = Counter(wanted[a] for a in add)
+        waiting: dict[VipKey, list[Placed]] = {}
+        failed: dict[Placed, int] = {}
+        news: list[Announcement] = []
+        sending_s = 0.0
+        for start in range(0, len(add), BATCH_MAX):  # the first of thousands need not wait for the last
+            part = add[start : start + BATCH_MAX]
+            failed |= self._rtnl.add(part, self._valid_s)
+            began = time.monotonic()
+            for address in part:
+                key = wanted[address]
+                waiting.setdefault(key, []).append(address)
+                if address in failed:
+                    refused.setdefault(key, f"{shown(address)}: {os.strerror(failed[address])}")
+                missing[key] -= 1
+                if missing[key] == 0 and key not in refused:
+                    whole = [Announcement(a.ip, *macs[a.index]) for a in waiting[key] if a.index in macs]
+                    for announcement in whole:
+                        self._sender.send(announcement)
+                    news += whole
+            sending_s += time.monotonic() - began
+        announced_at = time.monotonic()
         undo = [a for a, key in wanted.items() if key in refused and a not in failed]
         if undo:
             self.held_now = frozenset(a for a, key in wanted.items() if key not in refused)
             self._rtnl.delete(undo)
-        added_at = time.monotonic()
-        macs = {index: (name, mac) for index, name, mac in job.macs}
-        news = [Announcement(a.ip, *macs[a.index]) for a in add if wanted[a] not in refused and a.index in macs]
-        for announcement in news:
-            self._sender.send(announcement)
-        announced_at = time.monotonic()
         after = {a for a in self._rtnl.addresses() if a.ours}
         held = tuple(
             sorted(key for key, placed in job.wanted if key not in refused and all(a in after for a in placed))
@@ -189,7 +204,7 @@ class Keeper:
             tuple(news),
             len(add) - len(failed),
             len(drop),
-            (added_at - job.asked_at) * 1000,
+            (announced_at - job.asked_at - sending_s) * 1000,
             (announced_at - job.asked_at) * 1000,
             job.number,
             job.asked_at,

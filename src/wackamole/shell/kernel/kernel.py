@@ -129,6 +129,7 @@ class Kernel:
             on_unreadable=lambda why: on_record("neighbours_unreadable", {"reason": why}),
         )
         self._places: tuple[frozenset[Placed], dict[bytes, int]] = (frozenset(), {})
+        self._held_ips: tuple[frozenset[Placed], frozenset[bytes]] = (frozenset(), frozenset())
         self._ears = Ears(self._claimed)
         self.witness = Witness(self._ask, on_witnessed)
         self.duplicates = Duplicates(
@@ -147,7 +148,7 @@ class Kernel:
             lambda what: self._say("routing_put_back", {"what": what}),
         )
         self._connections = Connections(
-            lambda ip: any(a.ip == ip for a in self._keeper.held_now),
+            self._has,
             lambda number: self._say("connections_destroyed", {"number": str(number)}),
             lambda why: self._say("connections_kept", {"reason": why}),
         )
@@ -187,7 +188,7 @@ class Kernel:
         await self.fencing.start(self, guarded)
         self._ears.listen(guarded)
         self.listed.start(guarded)
-        self._keeper.start(lambda outcome: self._call(self._done, outcome), self._keeper_failed)
+        self._keeper.start(lambda outcome: self._call(self._worked, outcome), self._keeper_failed)
         self._loop.add_reader(self._watch.fileno(), self._on_notice)
         self._routing.start()
         self._connections_wanted()
@@ -277,6 +278,11 @@ class Kernel:
         self._ask_peers(Peers.touch)
         self._touching = asyncio.get_running_loop().call_later(TOUCH_SECONDS, self._touch_peers)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the addresses' thread is at work on what was asked for last."""
+        return self._answered is None or self._answered.serial != self._serial
+
     def held(self) -> tuple[VipKey, ...]:
         """What the kernel had when it was last read back."""
         return self._held
@@ -346,6 +352,17 @@ class Kernel:
         self._jobs += 1
         return Job(self._serial, tuple(wanted), tuple(refused), macs, time.monotonic(), self._jobs)
 
+    def _worked(self, outcome: Outcome) -> None:
+        """The thread has done a job. What it announced is announced again also if a later job has overtaken this one: that
+        one finds the addresses there, and says nothing of them."""
+        self._done(outcome)
+        if outcome.announced:
+            self._announcer.announce(outcome.announced, first=1)
+            self.listed.acquired(outcome.announced)
+            stale = {a.ip for a in outcome.announced if not self._still(a)}
+            if stale:  # the interface got another hardware address or name while the thread worked
+                self.announce(tuple(v for v in self._wanted if stale & {packed(a.ip) for a in v.addresses}))
+
     def _done(self, outcome: Outcome) -> None:
         answered = self._answered
         if outcome.serial != self._serial or outcome is answered or (answered and outcome.number < answered.number):
@@ -359,16 +376,8 @@ class Kernel:
         lost = set(self._held) - set(outcome.held)
         for key in lost:
             self._gone += self._ips.get(key, ()) if key not in self._config.keep_connections else ()
-        self._held = outcome.held
-        self._ips = {
-            v.key: tuple(packed(a.ip) for a in v.addresses) for v in self._wanted if v.key in set(outcome.held)
-        }
-        if outcome.announced:
-            self._announcer.announce(outcome.announced, first=1)
-            self.listed.acquired(outcome.announced)
-            stale = {a.ip for a in outcome.announced if not self._still(a)}
-            if stale:  # the interface got another hardware address or name while the thread worked
-                self.announce(tuple(v for v in self._wanted if stale & {packed(a.ip) for a in v.addresses}))
+        self._held, held = outcome.held, frozenset(outcome.held)
+        self._ips = {v.key: tuple(packed(a.ip) for a in v.addresses) for v in self._wanted if v.key in held}
         if outcome.added or outcome.removed:
             self._on_record(
                 "kernel",
@@ -390,6 +399,15 @@ class Kernel:
         self._on_confirmed(outcome.serial, outcome.held, outcome.refused)
         if self._following is None and self._loop is not None:
             self._following = self._loop.call_soon(self._follow)  # the group hears of it first
+
+    def _has(self, ip: bytes) -> bool:
+        """Whether an address is held as of this moment; from any thread."""
+        held, ips = self._held_ips
+        if held is not self._keeper.held_now:
+            held = self._keeper.held_now
+            ips = frozenset(a.ip for a in held)
+            self._held_ips = held, ips
+        return ip in ips
 
     def _acquired(self, keys: frozenset[VipKey]) -> None:
         """The kernel has these now."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
-from ...core.model import Address, NotEligible, Vip
+from ...core.model import ADDRESSES_MAX, Address, NotEligible, Vip
 from .fence import Guarded
 from .rtnl import IFF_LOOPBACK, IFF_UP, Link, Placed
 
@@ -20,10 +20,10 @@ GONE_SECONDS_MAX = 0.5
 is lost is not waited for."""
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2 * ADDRESSES_MAX)  # all of them are asked for in turn: one too few would find none
 def packed(ip: str) -> bytes:
     """An address as 4 or 16 bytes."""
-    return ipaddress.ip_address(ip).packed
+    return socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)
 
 
 def network_of(ip: bytes, prefix: int) -> Network:

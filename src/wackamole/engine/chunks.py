@@ -1,4 +1,4 @@
-"""Payloads larger than what every Spread daemon carries go as chunks, each a message of its own.
+"""Payloads larger than what an engine carries go as chunks, each a message of its own.
 
     chunk := serial (4 bytes) · index (2) · count (2) · part of the payload
 
@@ -11,10 +11,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from ..contract import PAYLOAD_BYTES_MAX
+from .contract import PAYLOAD_BYTES_MAX
 
 CHUNK_BYTES = 143_000
-"""Of a payload; the C library's limit for one message was 144 000 for long."""
+"""Of a payload; the limit of Spread's C library for one message was 144 000 for long."""
 CHUNKS_MAX = -(-PAYLOAD_BYTES_MAX // CHUNK_BYTES)
 UNFINISHED_BYTES_MAX = 16 << 20
 """Of all senders together; beyond that the oldest payload is dropped, by all members alike."""
