@@ -42,6 +42,8 @@ PROBE_MS = 10.0
 SETTINGS = '[balance]\ninterval = "1s"\nsettle = "2s"\n'
 HANDED_OVER_MS = 6.0
 """Of a planned hand-over, for the worst VIP; so many probes of 1000 a second may be lost."""
+ALONE = ("detection", "scale")
+"""What is only measured when it is asked for: each takes as long as much of the rest."""
 IDLE_SECONDS = 20.0
 SPURIOUS_SECONDS = 5.0
 WITHIN_SECONDS = 60.0
@@ -798,9 +800,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as compiled:
             os.environ["PYTHONPYCACHEPREFIX"] = compiled
-            for name in given.only or tuple(
-                p for p in parts if p != "detection"
-            ):  # which alone takes longer than the rest
+            for name in given.only or tuple(p for p in parts if p not in ALONE):
                 parts[name]()
     except LabRefused as no:
         print(f"script/bench: {no}", file=sys.stderr)
