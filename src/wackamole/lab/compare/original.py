@@ -12,13 +12,14 @@ from pathlib import Path
 
 from ..lab import Lab, Layout
 from .ours import SPREAD_MS
-from .system import About, Peer, first_line, layout
+from .system import About, Peer, address, first_line, layout
 
 VARIABLE = "WACKAMOLE_ORIGINAL"
 START = """\
 #!/bin/bash
 # it ends when Spread does not listen yet
 until (exec 3<>/dev/tcp/127.0.0.1/4803) 2>/dev/null; do sleep 0.05; done
+echo "$2" >/proc/sys/kernel/hostname  # what it finds by its host's name is who it is to the others
 exec stdbuf --output=L "$1" -d -c /run/wackamole.conf  # its last words before an assertion count
 """
 
@@ -64,4 +65,4 @@ class Original(Peer):
         lab.start_spread(node)
         self.file(lab, node, "run/wackamole.conf", self.config(lab))
         self.file(lab, node, "run/start", START, 0o700)
-        lab.begin(node, "/run/start", os.environ[VARIABLE], log="wackamole.log")
+        lab.begin(node, "unshare", "--uts", "/run/start", os.environ[VARIABLE], address(lab, node), log="wackamole.log")
