@@ -55,7 +55,7 @@ class Original(Peer):
         return (
             "Spread = 4803@127.0.0.1\nSpreadRetryInterval = 5s\nGroup = lab\nControl = /run/wack.it\nPrefer None\n"
             f"VirtualInterfaces {{\n{vips}}}\n"
-            "Arp-Cache = 90s\nNotify {\n    arp-cache\n}\n"
+            "Arp-Cache = 90s\nNotify {\n    eth0:10.77.0.200/32\n    arp-cache\n}\n"
             "balance {\n    AcquisitionsPerRound = all\n    interval = 4s\n}\nmature = 5s\n"
         )
 
