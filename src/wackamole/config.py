@@ -53,8 +53,7 @@ PROFILES = {"lan-fast": 150, "lan": 200, "cloud": 1000, "wan": 5000}
 PROFILE_DEFAULT = "lan"
 DETECTION_MS_SPREAD = 3200
 """What a Spread daemon with its own defaults takes at most (measured: 2.5 to 3.2 s)."""
-BEAT_MS = 180
-"""Rare, for a beat wakes every daemon, and often enough for a lease that may miss four of them."""
+BEAT_MS_MIN, BEAT_MS_MAX = 50, 200
 FENCE_SLACK_MS = 50
 """Rounding of the kernel's timers (a tick is at most 10 ms) and of ours, on top of lease and beat_age_max."""
 LIFETIME_LATE_MS = 1000
@@ -614,7 +613,13 @@ class Reader:
         profile = self.choice(engine, "engine", "profile", PROFILE_DEFAULT, tuple(PROFILES))
         usual = DETECTION_MS_SPREAD if kind == "spread" else PROFILES[profile]
         detection = self.duration(engine, "engine", "detection", usual, DETECTION_MS_MIN, DETECTION_MS_MAX)
-        beat = self.duration(engine, "engine", "beat", BEAT_MS, 20, 5000)
+        beat = self.duration(engine, "engine", "beat", self.beat_of(detection), 20, 5000)
+        if 5 * beat > 4 * detection:
+            self.wrong(
+                "engine.beat",
+                f"{spoken(beat)} is too rare: a daemon that did not run for longer than `detection` ({spoken(detection)}) shuts"
+                f" its fence, and at rest it runs for beats; at most {spoken(detection * 4 // 5)}",
+            )
         mode = self.choice(fence, "fence", "mode", "nftables", ("nftables", "lifetime", "off"))
         takeover = self.choice(fence, "fence", "takeover", "fast", tuple(t.value for t in Takeover))
         age = self.duration(fence, "fence", "beat_age_max", max(100, detection // 2), 20, 60_000)
@@ -665,6 +670,12 @@ class Reader:
             )
         managed = self.flag(engine, "engine", "managed", kind == "corosync")
         return EngineConfig(kind, detection, managed, evict, beat, *self.spread(engine, kind)), found
+
+    @staticmethod
+    def beat_of(detection_ms: int) -> int:
+        """Rare, since a beat wakes every daemon; but a daemon that did not run for a whole detection shuts its fence, and at rest
+        it is beats that it runs for."""
+        return max(BEAT_MS_MIN, min(BEAT_MS_MAX, detection_ms * 3 // 5))
 
     def spread(self, engine: dict[str, Any], kind: str) -> tuple[SpreadAddress, int, str]:
         """What concerns a Spread daemon, and nothing of Corosync's: address, retry, session."""
