@@ -252,8 +252,12 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
     for r in (*had.rows, *w.rows.values()):
         blocked |= {(r.key, n) for n in (r.holder, *(x for x, _ in r.releasing)) if n is not None and n in w.lapsing}
     blocked |= {(k, n) for k, n in blocked_before if n in w.lapsing}
-    unsilenced = {r.node for r in had.reports if r.node in here and r.node != me and not r.lease_ms}
-    blocked |= {(r.key, r.holder) for r in had.rows if r.holder is not None and r.holder in unsilenced}
+    # without a lease what a member was heard to have stays blocked until it speaks, also if that exchange was not over
+    spoke = (*had.reports, *w.reports.values())
+    unsilenced = here - {me} - {r.node for r in spoke if r.lease_ms}
+    heard = {r.node for r in spoke} & unsilenced
+    blocked |= {(r.key, r.holder) for r in (*had.rows, *w.rows.values()) if r.holder is not None and r.holder in heard}
+    blocked |= {(k, n) for k, n in blocked_before if n in unsilenced}
     held_set = frozenset(held)
     statement = StateMessage(
         round=number,
