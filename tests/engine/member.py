@@ -74,7 +74,7 @@ async def main() -> None:
     kind, node, *addresses = sys.argv[1:]
     engine = engine_of(kind, NodeId(int(node)), addresses)
     await engine.start(lambda event: out(said(event)))
-    reader = asyncio.StreamReader(limit=8 << 20)
+    reader = asyncio.StreamReader(limit=64 << 20)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         command = json.loads(line)

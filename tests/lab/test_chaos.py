@@ -64,7 +64,7 @@ def test_a_seed_stands_for_its_faults() -> None:
     ],
 )
 def test_what_is_allowed(kind: str, takeover: str, partition: str, is_allowed: Allowance) -> None:
-    layout = Layout.of("x", settings=SETTINGS.format(takeover), cluster=f'partition = "{partition}"')
+    layout = Layout.of("x", detection="300ms", settings=SETTINGS.format(takeover), cluster=f'partition = "{partition}"')
     assert allowed(kind, parse(layout.config)) == is_allowed
 
 
@@ -91,13 +91,13 @@ def test_two_owners_are_charged_to_the_fault_that_began_last() -> None:
 
 def test_a_frozen_host_may_answer_for_its_lease_and_not_longer() -> None:
     done = [Done(fault(1, "freeze-corosync"), 10.0, 13.0, 13.5)]
-    config = parse(Layout.of("x").config)
+    config = parse(Layout.of("x", detection="300ms").config)
     assert judge_owners(done, two(*span(10.3, 11.05)), {}, config)[1] == []
     assert [v.kind for v in judge_owners(done, two(*span(10.3, 11.2)), {}, config)[1]] == ["freeze-corosync"]
 
 
 def test_who_wakes_before_it_is_dark_may_answer_for_the_rest_of_its_lease() -> None:
-    config = parse(Layout.of("x").config)
+    config = parse(Layout.of("x", detection="300ms").config)
     assert allowed("freeze-all", config, 0.9) == Allowance(770)
     assert allowed("freeze-all", config, 1.2) == Allowance(770, 20)
     brief = replace(fault(1, "freeze-all"), hold_s=0.5)

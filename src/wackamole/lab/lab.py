@@ -712,7 +712,8 @@ class Lab:
             return False
         first = found[0]
         assert first is not None
-        kernels = {n: self.kernel(n) for n in wanted}  # once each: there may be thousands of addresses
+        # once each, for there may be thousands; also of VIPs that a reload has brought
+        kernels = {n: frozenset(map(_text, self._addresses(n))) for n in wanted}
         for vip in first["vips"]:
             for address in vip["addresses"]:
                 if [n for n in wanted if address.partition("/")[0] in kernels[n]] != [vip["holder"]]:

@@ -76,7 +76,6 @@ from .kernel.listed import Cache, Notify
 from .kernel.rtnl import FOR_EVER
 from .kernel.surroundings import packed
 from .newcomer import Newcomer
-from .notify import Notifier
 from .operator import RESTART_SECONDS_MAX, Operator
 from .original import OriginalServer
 from .record import Audit
@@ -140,7 +139,7 @@ class Daemon:
         self._evictions: list[float] = []
         known = dict(left.checks) if left is not None else None
         self.health = Health(config, node, known, self.tell, journal.put)
-        self._notifier = Notifier()
+        self._notifier = kept.notifier
         self._ready = False
         self.kernel = Kernel(
             kernel_config(config, node),

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import keys
@@ -21,6 +21,7 @@ from ..engine.corosync.managed import CorosyncRefused, ManagedCorosync, ring_nod
 from . import scheduling
 from .claim import Refused, claimed
 from .kernel.guard import Guard, descriptors_close_high_first
+from .notify import Notifier
 from .succession import Succession, inherited
 
 SWITCH_SECONDS = 0.0005
@@ -40,13 +41,15 @@ class Given:
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What has to be there before the first thread. `closes_first`: this kernel closes the highest descriptor of a dead
-    process first. `corosync`: the private one, if the config asks for it. `control`: the control socket."""
+    process first. `corosync`: the private one, if the config asks for it. `control`: the control socket. `notifier`: what systemd is
+    told by, made before anything is started that could take its variables for its own."""
 
     closes_first: bool
     guard: Guard
     succession: Succession | None = None
     corosync: ManagedCorosync | None = None
     control: socket.socket | None = None
+    notifier: Notifier = field(default_factory=Notifier)
 
     def give_up(self) -> None:
         """The daemon does not serve: end what was begun for it."""
@@ -73,7 +76,7 @@ def managed_corosync(config: Config) -> ManagedCorosync | None:
 def keep(config: Config) -> Kept:
     """Take the control socket, begin what takes long, and fork the guard. Raises Refused, KeyRefused, CorosyncRefused and
     ChildProcessError."""
-    left = inherited()
+    left, notifier = inherited(), Notifier()
     control = claimed(Path(config.control.socket))
     corosync = managed_corosync(config)
     if corosync is not None and left is None:
@@ -85,7 +88,7 @@ def keep(config: Config) -> Kept:
             corosync.take_back()
         raise
     closes_first = left.closes_first if left is not None else descriptors_close_high_first()
-    return Kept(closes_first, guard, left, corosync, control)
+    return Kept(closes_first, guard, left, corosync, control, notifier)
 
 
 def _loaded(given: Given, kept: Kept) -> int:
