@@ -164,7 +164,7 @@ def crash(lab: Lab, capture: Capture, trace: Trace, node: str, watching: Watchin
     worst = _worst(seen[0], began, trace)
     macs = lab.macs()
     last = max(f.at for f in frames if f.kind == "token" and f.mac == macs[node])
-    announced, by = _announced(frames, macs, worst.ip, last)
+    announced, by = _announced(frames, macs, worst.ip, last, but=node)
     found = records(lab, by, last)
     view = next(e["monotonic"] for e in found if e["event"] == "view")
     acquired = Acquired.of(found, view)
@@ -203,7 +203,7 @@ def hand_over(
         )
     frames = capture.take()
     worst = _worst(seen[0], began, trace)
-    announced, by = _announced(frames, macs, worst.ip, began)
+    announced, by = _announced(frames, macs, worst.ip, began, but=node)
     acquired = Acquired.of(records(lab, by, began), began)
     released = next(e for e in own.entries if e["event"] == "kernel" and e["monotonic"] > began and e["removed"] != "0")
     asked = released["monotonic"] - float(released["confirm_ms"]) / 1000
@@ -254,10 +254,10 @@ def _worst(seen: Seen, since: float, trace: Trace) -> _Worst:
     return _Worst(ip, answered)
 
 
-def _announced(frames: Iterable[Frame], macs: Mapping[str, str], ip: str, since: float) -> tuple[float, str]:
-    """When an address was first announced since then, and by whom."""
-    nodes = {mac: node for node, mac in macs.items()}
-    first = next(f for f in frames if f.kind == "announcement" and f.ip == ip and f.at > since)
+def _announced(frames: Iterable[Frame], macs: Mapping[str, str], ip: str, since: float, *, but: str) -> tuple[float, str]:
+    """When an address was first announced since then, and by whom; who had it may still repeat its own announcement."""
+    nodes = {mac: node for node, mac in macs.items() if node != but}
+    first = next(f for f in frames if f.kind == "announcement" and f.ip == ip and f.at > since and f.mac in nodes)
     return first.at, nodes[first.mac]
 
 
