@@ -780,6 +780,8 @@ def main() -> None:
     parser.add_argument("--charts", type=Path, metavar="FOLDER", help="write the charts there")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    if given.charts is not None:
+        given.charts.mkdir(parents=True, exist_ok=True)
     bench = Bench(given.detection, given.rounds)
     parts = {
         "client": bench.client_sees,
