@@ -302,3 +302,12 @@ def test_quick_has_time_for_less_and_what_is_asked_for_is_always_measured() -> N
     for about in (peer, slow):
         assert scenarios(argparse.Namespace(scenario=["chaos", "freeze"], quick=True), about) == ["chaos", "freeze"]
         assert scenarios(argparse.Namespace(scenario=None, quick=False), about) == list(SCENARIOS)
+
+
+def test_published_records_are_those_that_were_measured(tmp_path: Path) -> None:
+    store, published = Store(tmp_path / "raw"), tmp_path / "published"
+    store.add(record("one", worst_ms=1.0))
+    published.mkdir()
+    (published / "older.jsonl").write_text("what a run of another day left\n")
+    store.copy_to(published)
+    assert Store(published).records() == store.records() == [record("one", worst_ms=1.0)]

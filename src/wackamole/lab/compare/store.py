@@ -51,6 +51,14 @@ class Store:
         """All of them. A last line that a kill cut short is none."""
         return [r for file in sorted(self.folder.glob("*.jsonl")) for r in self._read(file)]
 
+    def copy_to(self, folder: Path) -> None:
+        """The same records in another folder, in the place of what it had."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("*.jsonl"):
+            old.unlink()
+        for file in self.folder.glob("*.jsonl"):
+            (folder / file.name).write_bytes(file.read_bytes())
+
     @staticmethod
     def _read(file: Path) -> Iterator[Record]:
         for number, line in enumerate(file.read_text().splitlines(keepends=True), 1):
