@@ -254,7 +254,9 @@ def _worst(seen: Seen, since: float, trace: Trace) -> _Worst:
     return _Worst(ip, answered)
 
 
-def _announced(frames: Iterable[Frame], macs: Mapping[str, str], ip: str, since: float, *, but: str) -> tuple[float, str]:
+def _announced(
+    frames: Iterable[Frame], macs: Mapping[str, str], ip: str, since: float, *, but: str
+) -> tuple[float, str]:
     """When an address was first announced since then, and by whom; who had it may still repeat its own announcement."""
     nodes = {mac: node for node, mac in macs.items() if node != but}
     first = next(f for f in frames if f.kind == "announcement" and f.ip == ip and f.at > since and f.mac in nodes)

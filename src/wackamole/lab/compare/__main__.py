@@ -94,7 +94,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one run of each, shorter; within 20 minutes")
     parser.add_argument("--raw", type=Path, default=Path("docs/benchmarks/raw"), help="the records' folder")
     parser.add_argument("--report", action="store_true", help="measure nothing; print what the records say")
-    parser.add_argument("--publish", type=Path, metavar="FOLDER", help="write results.md, the charts and the records there")
+    parser.add_argument(
+        "--publish", type=Path, metavar="FOLDER", help="write results.md, the charts and the records there"
+    )
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     store = Store(given.raw)
