@@ -274,6 +274,7 @@ class Lab:
         self._close_kernels()
         _remove(self.layout.name)
         for child in self._children.values():
+            child.kill()  # one that was not found in its namespace would be waited for without end
             child.wait()
         self._children.clear()
 
