@@ -281,7 +281,7 @@ class Kernel:
     @property
     def busy(self) -> bool:
         """Whether the addresses' thread is at work on what was asked for last."""
-        return self._serial != (self._answered.serial if self._answered is not None else 0)
+        return self._answered is None or self._answered.serial != self._serial
 
     def held(self) -> tuple[VipKey, ...]:
         """What the kernel had when it was last read back."""
