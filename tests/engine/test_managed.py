@@ -61,6 +61,18 @@ def test_the_next_daemon_adopts_it_and_begins_no_other(make: Make) -> None:
     assert first.running() is not None  # it was not begun by this one
 
 
+def test_what_was_begun_outlives_a_daemon_that_has_served(make: Make) -> None:
+    mine = make()
+    mine.begin()
+    asyncio.run(mine.ensure())
+    begun = mine.running()
+    assert begun is not None
+    mine.take_back()  # what a daemon does that ends by a bug (hazard 30)
+    assert mine.running() == begun
+    asyncio.run(mine.ensure())
+    assert mine.adopted  # the same one once more, which nobody had to start
+
+
 def test_a_daemon_that_does_not_serve_takes_it_back_and_the_next_begins_none(make: Make) -> None:
     refused, again = make(), make()
     refused.begin()

@@ -184,8 +184,9 @@ class ManagedCorosync:
         self._trial.unlink(missing_ok=True)
         found = self.running()
         digest = await asyncio.to_thread(self._write)
+        began, self._began = self._began, False  # the daemon serves: from now on it outlives it
         if found is not None and found[1] == digest:
-            self.adopted = not self._began
+            self.adopted = not began
             return
         if found is not None:
             await self.stop()
