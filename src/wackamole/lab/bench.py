@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..client import Refused, converse
+from ..client import Refused
 from ..config import PROFILES, parse
 from ..shell.kernel.announce import ETH_BROADCAST, SCHEDULE_MS
 from ..shell.kernel.claims import ETH_P_ARP
@@ -308,9 +308,7 @@ class Bench:
             announced = tap.announcements(packed(address), lab.macs()[to], len(SCHEDULE_MS) - 1)
         told = lab.ask(to, "status")["notify"]
         assert told["under_way"] == 0 if not told["sent"] else told["under_way"] >= 2, told
-        path = str(lab.home / to / "run/wackamole/control.sock")
-        events = [e for kind, e in converse(path, "events", {"follow": False}) if kind == "progress"]
-        kernel = next(e for e in events if e["monotonic"] >= began and e["event"] == "kernel" and e["added"] != "0")
+        kernel = next(e for e in lab.records(to, began) if e["event"] == "kernel" and e["added"] != "0")
         first.values.append(float(kernel["announce_ms"]))
         late.values.append(
             max((at - announced[0]) * 1000 - ms for at, ms in zip(announced[1:], SCHEDULE_MS[1:], strict=False))
@@ -425,7 +423,7 @@ class Bench:
                 served = max(
                     e["monotonic"]
                     for node in layout.nodes
-                    for e in records(lab, node, began)
+                    for e in lab.records(node, began)
                     if e["event"] == "kernel" and e["added"] != "0"
                 )
                 node = layout.nodes[number % 3]
@@ -434,7 +432,7 @@ class Bench:
                 again = time.monotonic()
                 lab.start(node)
                 lab.until_settled(within_s=WITHIN_SECONDS)
-                there = next(e["monotonic"] for e in records(lab, node, again) if e["event"] == "joined")
+                there = next(e["monotonic"] for e in lab.records(node, again) if e["event"] == "joined")
             if number:
                 cold.values.append(served - began)
                 joined.values.append(there - again)
@@ -648,7 +646,7 @@ def take_over_ms(lab: Lab, nodes: list[str], since: float) -> float:
     record is written after the announcement and the reading back."""
     worst = 0.0
     for node in nodes:
-        found = records(lab, node, since)
+        found = lab.records(node, since)
         view = next(e["monotonic"] for e in found if e["event"] == "view")
         added = [e["monotonic"] for e in found if e["event"] == "kernel" and e["added"] != "0"]
         if added:
@@ -657,16 +655,9 @@ def take_over_ms(lab: Lab, nodes: list[str], since: float) -> float:
     return worst
 
 
-def records(lab: Lab, node: str, since: float) -> list[Any]:
-    """What a daemon has recorded since then (monotonic, seconds)."""
-    path = str(lab.home / node / "run/wackamole/control.sock")
-    found = (e for kind, e in converse(path, "events", {"follow": False}) if kind == "progress")
-    return [e for e in found if e["monotonic"] >= since]
-
-
 def losses(lab: Lab, node: str, since: float) -> int:
     """How many views after `since` lacked somebody, as a node records them."""
-    return sum(1 for e in records(lab, node, since) if e["event"] == "view" and e["left"] != "-")
+    return sum(1 for e in lab.records(node, since) if e["event"] == "view" and e["left"] != "-")
 
 
 def evenly(lab: Lab) -> bool:

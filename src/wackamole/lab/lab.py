@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..client import NotReachable, Refused, ask
+from ..client import NotReachable, Refused, ask, converse
 from ..config import load, parse
 from ..convert import Source, convert
 from ..engine.corosync.managed import noted, start_time
@@ -639,6 +639,12 @@ class Lab:
     def ask(self, node: str, verb: str, arguments: dict[str, object] | None = None) -> Any:
         """One request to a node's daemon."""
         return ask(str(self.home / node / "run/wackamole/control.sock"), verb, arguments)
+
+    def records(self, node: str, since: float) -> list[dict[str, Any]]:
+        """What a node's daemon has recorded since then (CLOCK_MONOTONIC, seconds), oldest first. Raises NotReachable."""
+        path = str(self.home / node / "run/wackamole/control.sock")
+        found = [entry for kind, entry in converse(path, "events", {"follow": False}) if kind == "progress"]
+        return sorted((e for e in found if e["monotonic"] >= since), key=lambda e: float(e["monotonic"]))
 
     def config(self, node: str) -> Path:
         """A node's config file; who writes to it does what an operator with an editor does."""

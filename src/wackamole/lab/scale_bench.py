@@ -9,35 +9,31 @@ from __future__ import annotations
 
 import socket
 import statistics
-import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..client import converse
-from ..shell.kernel.claims import ETH_P_ARP, attach
-from ..shell.kernel.rtnl import SO_RCVBUFFORCE, Placed, Rtnl
+from ..shell.kernel.claims import ETH_P_ARP
+from ..shell.kernel.rtnl import Placed, Rtnl
 from .lab import CLIENT, OBSERVER, Lab
 from .namespaces import opened_in
 from .scale_chart import Series, plot
+from .tap import JEQ, JEQ_X, LD, LDH, RET, TAX, Tap
 
-SO_TIMESTAMPNS = 35
-BUFFER_BYTES = 256 << 20
-"""Nothing is read while it is measured: reading would take the CPU that is measured."""
+BUFFER_BYTES, SNAP_BYTES = 256 << 20, 42
 REPEATED_SECONDS = 4.0
 """Announcements are repeated for so long."""
 WITHIN_SECONDS = 60.0
 _NOBODY: dict[str, dict[str, list[str]]] = {"view": {"members": []}}
-_LDH, _LD, _TAX, _JEQ, _JEQ_X, _RET = 0x28, 0x20, 0x07, 0x15, 0x1D, 0x06
 GRATUITOUS = (  # classic BPF: ARP requests whose sender's and target's address are one
-    (_LDH, 0, 0, 20),
-    (_JEQ, 0, 4, 1),
-    (_LD, 0, 0, 28),
-    (_TAX, 0, 0, 0),
-    (_LD, 0, 0, 38),
-    (_JEQ_X, 1, 0, 0),
-    (_RET, 0, 0, 0),
-    (_RET, 0, 0, 42),
+    (LDH, 0, 0, 20),
+    (JEQ, 0, 4, 1),
+    (LD, 0, 0, 28),
+    (TAX, 0, 0, 0),
+    (LD, 0, 0, 38),
+    (JEQ_X, 1, 0, 0),
+    (RET, 0, 0, 0),
+    (RET, 0, 0, SNAP_BYTES),
 )
 
 
@@ -77,38 +73,25 @@ IDLE_VIPS_MAX = 1000
 """With more the members are still looking for minutes whether each VIP is answered for, 20 a second."""
 
 
-class Capture:
-    """Announcements as the client's interface sees them, with the kernel's time of each (CLOCK_MONOTONIC, seconds)."""
+class Capture(Tap):
+    """Announcements as the client's interface sees them."""
 
     def __init__(self, lab: Lab) -> None:
-        self._socket = opened_in(lab.layout.namespace(CLIENT), self._opened)
-
-    @staticmethod
-    def _opened() -> socket.socket:
-        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        attach(s, b"".join(struct.pack("=HBBI", *line) for line in GRATUITOUS))
-        s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
-        s.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        s.bind(("eth0", ETH_P_ARP))
-        s.setblocking(False)
-        return s
+        super().__init__(
+            lab.layout.namespace(CLIENT),
+            ETH_P_ARP,
+            GRATUITOUS,
+            snap_bytes=SNAP_BYTES,
+            buffer_bytes=BUFFER_BYTES,
+            interface="eth0",
+        )
 
     def first(self) -> dict[tuple[str, str], float]:
         """Of what came since it was asked last: when each address was first announced by each hardware address."""
-        apart = time.time() - time.monotonic()
         found: dict[tuple[str, str], float] = {}
-        while True:
-            try:
-                frame, ancillary, _, _ = self._socket.recvmsg(64, 64)
-            except BlockingIOError:
-                return found
-            seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
-            at = seconds + nanoseconds / 1e9 - apart
+        for frame, at, _ in self.frames():
             found.setdefault((socket.inet_ntoa(frame[28:32]), frame[6:12].hex(":")), at)
-
-    def close(self) -> None:
-        """Capture no more."""
-        self._socket.close()
+        return found
 
 
 def start(lab: Lab) -> None:
@@ -152,9 +135,7 @@ def take_over(lab: Lab, capture: Capture, node: str, size: Size) -> None:
 
 
 def _view_after(lab: Lab, node: str, since: float) -> float:
-    path = str(lab.home / node / "run/wackamole/control.sock")
-    found = [e for kind, e in converse(path, "events", {"follow": False}) if kind == "progress"]
-    return float(next(e["monotonic"] for e in found if e["event"] == "view" and e["monotonic"] >= since))
+    return float(next(e["monotonic"] for e in lab.records(node, since) if e["event"] == "view"))
 
 
 def kernel_alone(lab: Lab, size: Size) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 420, 70, 230, 74, 50
+from .picture import WIDTH, opened
+
+HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 70, 230, 74, 50
 STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .title { font-size: 17px; font-weight: 600 } .note, .tick { font-size: 11px; fill: #59636e }
@@ -44,14 +46,7 @@ def plot(title: str, note: str, across: str, up: str, series: Sequence[Series]) 
         return round(LEFT + right, 1), round(TOP + down, 1)
 
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"',
-        'role="img" aria-labelledby="title desc">',
-        f'<title id="title">{escape(title)}</title>',
-        f'<desc id="desc">{escape(note)} {escape("; ".join(s.title for s in series))}.</desc>',
-        f"<style>{STYLE}</style>",
-        f'<rect class="page" width="{WIDTH}" height="{HEIGHT}" rx="6"/>',
-        f'<text class="title" x="20" y="30">{escape(title)}</text>',
-        f'<text class="note" x="20" y="50">{escape(note)}</text>',
+        *opened(title, [note], "; ".join(s.title for s in series), HEIGHT, STYLE),
         f'<text class="tick" x="{LEFT - 8}" y="{TOP - 8}" text-anchor="end">{escape(up)}</text>',
         f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 12}" text-anchor="end">{escape(across)}</text>',
     ]

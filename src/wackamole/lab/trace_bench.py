@@ -9,48 +9,40 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
-import struct
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..client import NotReachable, converse
 from ..engine.corosync.conf import PORT
-from ..shell.kernel.claims import attach
-from ..shell.kernel.rtnl import SO_RCVBUFFORCE
 from .lab import SWITCH, Lab
-from .namespaces import opened_in
 from .probe import Seen
+from .tap import JEQ, JEQ_X, LD, LDB, LDH, RET, TAX, Tap
 from .trace_chart import Panel, ms, steps
 
-SO_TIMESTAMPNS = 35
 ETH_P_ALL, PACKET_OUTGOING = 3, 4
-BUFFER_BYTES = 64 << 20
-"""Nothing is read while it is measured: reading would take the CPU that is measured."""
-SNAP_BYTES = 128
-_LDH, _LDB, _LD, _TAX, _JEQ, _JEQ_X, _RET = 0x28, 0x30, 0x20, 0x07, 0x15, 0x1D, 0x06
+BUFFER_BYTES, SNAP_BYTES = 64 << 20, 128
 FILTER = (  # classic BPF: what announces an address, and the ring's first link
-    (_LDH, 0, 0, 12),
-    (_JEQ, 0, 5, 0x0806),
-    (_LD, 0, 0, 28),
-    (_TAX, 0, 0, 0),
-    (_LD, 0, 0, 38),
-    (_JEQ_X, 12, 0, 0),
-    (_RET, 0, 0, 0),
-    (_JEQ, 0, 4, 0x0800),
-    (_LDB, 0, 0, 23),
-    (_JEQ, 0, 7, 17),
-    (_LDH, 0, 0, 36),
-    (_JEQ, 6, 5, PORT),
-    (_JEQ, 0, 4, 0x86DD),
-    (_LDB, 0, 0, 54),
-    (_JEQ, 0, 2, 136),
-    (_LDH, 0, 0, 0),
-    (_JEQ, 1, 0, 0x3333),
-    (_RET, 0, 0, 0),
-    (_RET, 0, 0, SNAP_BYTES),
+    (LDH, 0, 0, 12),
+    (JEQ, 0, 5, 0x0806),
+    (LD, 0, 0, 28),
+    (TAX, 0, 0, 0),
+    (LD, 0, 0, 38),
+    (JEQ_X, 12, 0, 0),
+    (RET, 0, 0, 0),
+    (JEQ, 0, 4, 0x0800),
+    (LDB, 0, 0, 23),
+    (JEQ, 0, 7, 17),
+    (LDH, 0, 0, 36),
+    (JEQ, 6, 5, PORT),
+    (JEQ, 0, 4, 0x86DD),
+    (LDB, 0, 0, 54),
+    (JEQ, 0, 2, 136),
+    (LDH, 0, 0, 0),
+    (JEQ, 1, 0, 0x3333),
+    (RET, 0, 0, 0),
+    (RET, 0, 0, SNAP_BYTES),
 )
 TOTEM = b"\x70\xc0"
 """How what Corosync sends begins, in knet's packet, on a machine with the low byte first; its version and its kind follow."""
@@ -72,42 +64,29 @@ class Frame:
     ip: str = ""
 
 
-class Capture:
-    """The switch's frames, with the kernel's time of each."""
+class Capture(Tap):
+    """The switch's frames."""
 
     def __init__(self, lab: Lab) -> None:
-        self._socket = opened_in(lab.layout.namespace(SWITCH), self._opened)
-
-    @staticmethod
-    def _opened() -> socket.socket:
-        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))  # of every port
-        attach(s, b"".join(struct.pack("=HBBI", *line) for line in FILTER))
-        s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
-        s.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        s.setblocking(False)
-        return s
+        super().__init__(
+            lab.layout.namespace(SWITCH), ETH_P_ALL, FILTER, snap_bytes=SNAP_BYTES, buffer_bytes=BUFFER_BYTES
+        )
 
     def take(self) -> list[Frame]:
         """What came since the last time, oldest first."""
-        apart = time.time() - time.monotonic()
-        found: list[Frame] = []
-        while True:
-            try:
-                content, ancillary, _, where = self._socket.recvmsg(SNAP_BYTES, 64)
-            except BlockingIOError:
-                return found
-            if where[2] == PACKET_OUTGOING or where[0].startswith("br"):
-                continue  # the same frame again, as the bridge sends it on
-            seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
-            frame = read(content, seconds + nanoseconds / 1e9 - apart)
-            if frame is not None:
-                found.append(frame)
+        found = [
+            read(content, at)
+            for content, at, where in self.frames()
+            # else the same frame again, as the bridge sends it on
+            if where[2] != PACKET_OUTGOING and not where[0].startswith("br")
+        ]
+        return [frame for frame in found if frame is not None]
 
     def __enter__(self) -> Capture:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self.close()
 
 
 def read(content: bytes, at: float) -> Frame | None:
@@ -165,7 +144,7 @@ def crash(lab: Lab, capture: Capture, trace: Trace, node: str, watching: Watchin
     macs = lab.macs()
     last = max(f.at for f in frames if f.kind == "token" and f.mac == macs[node])
     announced, by = _announced(frames, macs, worst.ip, last, but=node)
-    found = records(lab, by, last)
+    found = lab.records(by, last)
     view = next(e["monotonic"] for e in found if e["event"] == "view")
     acquired = Acquired.of(found, view)
     trace.add(
@@ -204,7 +183,7 @@ def hand_over(
     frames = capture.take()
     worst = _worst(seen[0], began, trace)
     announced, by = _announced(frames, macs, worst.ip, began, but=node)
-    acquired = Acquired.of(records(lab, by, began), began)
+    acquired = Acquired.of(lab.records(by, began), began)
     released = next(e for e in own.entries if e["event"] == "kernel" and e["monotonic"] > began and e["removed"] != "0")
     asked = released["monotonic"] - float(released["confirm_ms"]) / 1000
     confirmed = released["monotonic"]
@@ -261,13 +240,6 @@ def _announced(
     nodes = {mac: node for node, mac in macs.items() if node != but}
     first = next(f for f in frames if f.kind == "announcement" and f.ip == ip and f.at > since and f.mac in nodes)
     return first.at, nodes[first.mac]
-
-
-def records(lab: Lab, node: str, since: float) -> list[dict[str, Any]]:
-    """What a node has recorded since then, oldest first."""
-    path = str(lab.home / node / "run/wackamole/control.sock")
-    found = [entry for kind, entry in converse(path, "events", {"follow": False}) if kind == "progress"]
-    return sorted((e for e in found if e["monotonic"] >= since), key=lambda e: float(e["monotonic"]))
 
 
 def vips_of(lab: Lab, node: str) -> list[str]:

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LEFT, RIGHT, TOP, ROW, BAR, HEAD = 900, 270, 180, 64, 22, 14, 34
+from .picture import WIDTH, opened
+
+LEFT, RIGHT, TOP, ROW, BAR, HEAD = 270, 180, 64, 22, 14, 34
 STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .title { font-size: 17px; font-weight: 600 } .head { font-weight: 600 } .note, .spread { font-size: 11px; fill: #59636e }
@@ -32,16 +34,7 @@ def steps(title: str, note: str, panels: Sequence[Panel]) -> str:
     largest."""
     height = TOP + sum(HEAD + ROW * len(p.parts) for p in panels) + 14
     told = "; ".join(f"{p.title}: " + ", ".join(f"{k} {ms(v)}" for k, v in p.parts.items()) for p in panels)
-    out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"',
-        'role="img" aria-labelledby="title desc">',
-        f'<title id="title">{escape(title)}</title>',
-        f'<desc id="desc">{escape(note)} {escape(told)}.</desc>',
-        f"<style>{STYLE}</style>",
-        f'<rect class="page" width="{WIDTH}" height="{height}" rx="6"/>',
-        f'<text class="title" x="20" y="30">{escape(title)}</text>',
-        f'<text class="note" x="20" y="50">{escape(note)}</text>',
-    ]
+    out = opened(title, [note], told, height, STYLE)
     y = TOP
     for panel in panels:
         out += _panel(panel, y)

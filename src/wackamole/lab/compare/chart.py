@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LEFT, RIGHT, TOP, ROW, BAR, DOUBLE = 900, 210, 190, 74, 34, 18, 7
+from ..picture import WIDTH, opened
+
+LEFT, RIGHT, TOP, ROW, BAR, DOUBLE = 210, 190, 74, 34, 18, 7
 STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .title { font-size: 17px; font-weight: 600 } .note, .tick { font-size: 11px; fill: #59636e }
@@ -57,18 +59,7 @@ def bars(title: str, note: str, unit: str, rows: Sequence[Bar]) -> str:
         f"{b.title} {b.told(unit)}" + ("" if b.double is None else f" (two owners {number(b.double)} {unit})")
         for b in found
     )
-    out = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-            ' role="img" aria-labelledby="title desc">'
-        ),
-        f'<title id="title">{escape(title)}</title>',
-        f'<desc id="desc">{escape(" ".join(notes))} Medians: {escape(told)}.</desc>',
-        f"<style>{STYLE}</style>",
-        f'<rect class="page" width="{WIDTH}" height="{height}" rx="6"/>',
-        f'<text class="title" x="20" y="30">{escape(title)}</text>',
-        *(f'<text class="note" x="20" y="{50 + 16 * i}">{escape(line)}</text>' for i, line in enumerate(notes)),
-    ]
+    out = opened(title, notes, f"Medians: {told}", height, STYLE)
     bottom = top + row * len(found)
     for power in range(low, high + 1):
         at = x(10.0**power)
