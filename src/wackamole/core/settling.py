@@ -35,13 +35,13 @@ def settle(w: Work) -> None:
             del w.rows[key]
             w.table_changed = True
     facts = w.placement()
-    void = [row for row in w.rows.values() if None is not row.holder != row.target is not None]
-    for row in void:
+    changing = [row for row in w.rows.values() if row.holder is not None and row.target not in (None, row.holder)]
+    for row in changing:
         assert row.target is not None
         if facts.forbidden(row.target, row.key) or w.reports[row.target].leaving:
             w.put(replace(row, target=row.holder, generation=row.generation + 1))
     alike = agreement(w.reports.values())
-    if void:
+    if changing:
         facts = w.placement()
     leavers = facts.leavers()
     if alike:

@@ -86,9 +86,8 @@ class State:
     beat_number: int = 0
     next_beat_ms: int = 0
     next_balance_ms: int = 0
-    at_rest: tuple[Table, Settings, tuple[NodeId, ...] | None, int, int] | None = (
-        None  # what a round of balance looked at that moved nothing
-    )
+    at_rest: tuple[Table, Settings, tuple[NodeId, ...] | None, int, int] | None = None
+    """What a round of balance looked at that moved nothing."""
     balance_at_once: bool = False  # an operator wants all of it in the next round
     balance_left: int = 0  # moves that a round of balance may still make which goes on then; 0: it is a new one
     member_since: tuple[

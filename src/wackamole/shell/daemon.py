@@ -413,10 +413,10 @@ class Daemon:
         self.events.on_table(self._ran_ms)
         if self._untold is None:
             self._untold = before
-            if self.kernel.busy:
-                self._telling = asyncio.get_running_loop().call_later(TOLD_SECONDS_MAX, self._tell_of_table)
         if not self.kernel.busy:
             self._tell_of_table()
+        elif self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TOLD_SECONDS_MAX, self._tell_of_table)
 
     def _tell_of_table(self) -> None:
         """Tell the history who moved, and wake those who wait for a fact."""

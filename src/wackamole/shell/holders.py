@@ -70,9 +70,7 @@ class Holders:
     def _tell_some(self) -> None:
         """To write thousands down takes longer than a beat may wait."""
         self._more = None
-        for _ in range(min(TOLD_AT_ONCE, len(self._untold))):
-            moment, fields = self._untold.popleft()
-            self._journal.record_of(moment, "moved", fields)
+        self._write_down(TOLD_AT_ONCE)
         if self._untold:
             self._more = asyncio.get_running_loop().call_soon(self._tell_some)
 
@@ -80,11 +78,13 @@ class Holders:
         """What waits to be told, before this process goes."""
         if self._more is not None:
             self._more.cancel()
-        while self._untold:
-            self._tell_some()
-            if self._more is not None:
-                self._more.cancel()
         self._more = None
+        self._write_down(len(self._untold))
+
+    def _write_down(self, most: int) -> None:
+        for _ in range(min(most, len(self._untold))):
+            moment, fields = self._untold.popleft()
+            self._journal.record_of(moment, "moved", fields)
 
     def _settled(self, row: Row, reports: Mapping[NodeId, Report], state: State, now_ms: int) -> None:
         """Compare with what was known when this member was settled last; a first sight of somebody who held it all along
