@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 
 from .effects import Announce, Effect, RenewLease
 from .electorate import quorate
@@ -12,7 +11,7 @@ from .messages import Beat
 from .model import NodeId, Phase, Report, Row, Settings, Table, VipKey
 from .placement import Placement
 from .standing import Kind, Register, in_force
-from .state import State
+from .state import State, changed
 
 
 def representative(state: State) -> NodeId | None:
@@ -98,7 +97,7 @@ def digest_of(table: Table) -> str:
 def heard(state: State, sender: NodeId, now_ms: int) -> State:
     """One more message of this member was delivered in this view."""
     heard = tuple((m, n + 1, now_ms) if m == sender else (m, n, at) for m, n, at in state.heard)
-    return replace(state, heard=heard)
+    return changed(state, heard=heard)
 
 
 def renews(state: State, beat: Beat, now_ms: int) -> bool:
@@ -124,7 +123,7 @@ def renew(state: State, beat: Beat, now_ms: int) -> tuple[State, tuple[Effect, .
     confirmed = frozenset(state.confirmed) if dark else frozenset[VipKey]()
     unheard = tuple(v for v in state.wanted if v.key in confirmed)
     again = (Announce(unheard),) if unheard else ()
-    return replace(state, renewed_ms=now_ms), (RenewLease(beat.sent_ms), *again)
+    return changed(state, renewed_ms=now_ms), (RenewLease(beat.sent_ms), *again)
 
 
 def lapsed(state: State, now_ms: int) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .effects import HoldExactly
 from .events import (
     KernelConfirmed,
@@ -12,7 +10,7 @@ from .model import (
     Phase,
     Vip,
 )
-from .state import Refusal
+from .state import Refusal, changed
 from .work import Work
 
 REFUSED_AGAIN_MS = (5_000, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000)
@@ -41,7 +39,7 @@ def on_kernel(w: Work, event: KernelConfirmed) -> None:
         w.record("acquired", vip=key, node=w.s.me)
     for key in sorted(set(w.s.confirmed) - set(held)):
         w.record("released", vip=key, node=w.s.me)
-    w.s = replace(
+    w.s = changed(
         w.s,
         may_hold=tuple(sorted({*held, *wanted})),  # of what is wanted and not held whole, some addresses may be there
         confirmed=held,
@@ -82,7 +80,7 @@ def want(w: Work) -> None:
     """Ask the kernel, if it shall have something else than was asked for last."""
     was, now = w.before, w.s
     if now.inherited and now.phase is Phase.OFFLINE and w.now_ms >= now.inherited_until_ms:
-        now = w.s = replace(now, inherited=())
+        now = w.s = changed(now, inherited=())
     if (
         now.table is was.table
         and now.phase is was.phase
@@ -96,5 +94,5 @@ def want(w: Work) -> None:
     if wanted == w.s.wanted:
         return
     may = set(w.s.may_hold) | {v.key for v in wanted}
-    w.s = replace(w.s, wanted=wanted, serial=w.s.serial + 1, may_hold=tuple(sorted(may)))
+    w.s = changed(w.s, wanted=wanted, serial=w.s.serial + 1, may_hold=tuple(sorted(may)))
     w.effects.append(HoldExactly(w.s.serial, wanted))

@@ -25,7 +25,6 @@ Numbers of HAZARDS are cited as (hazard n).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
 from . import holding, orders, settling, views, voice
@@ -62,7 +61,7 @@ from .messages import (
 )
 from .model import Partition, Phase
 from .shares import measured
-from .state import State
+from .state import State, changed
 from .work import Work
 
 
@@ -115,15 +114,15 @@ def handle(w: Work, event: Event) -> None:
         case KernelConfirmed():
             holding.on_kernel(w, event)
         case EligibilityChanged():
-            w.s = replace(w.s, ineligible=event.ineligible)
+            w.s = changed(w.s, ineligible=event.ineligible)
         case HealthChanged():
-            w.s = replace(w.s, failing=event.failing, chosen=event.chosen)
+            w.s = changed(w.s, failing=event.failing, chosen=event.chosen)
         case FenceChanged():
-            w.s = replace(w.s, fenced=event.fenced)
+            w.s = changed(w.s, fenced=event.fenced)
         case Remembered():
-            w.s = replace(w.s, electorates=event.electorates)
+            w.s = changed(w.s, electorates=event.electorates)
         case ConfigReloaded():
-            w.s = replace(w.s, settings=event.settings)
+            w.s = changed(w.s, settings=event.settings)
         case Paused():
             on_paused(w, event.gap_ms)
         case MoveRequested():
@@ -132,7 +131,7 @@ def handle(w: Work, event: Event) -> None:
             orders.on_order_requested(w, event)
         case LeaveRequested():
             if w.s.leaving_since_ms is None:
-                w.s = replace(w.s, leaving_since_ms=w.now_ms)
+                w.s = changed(w.s, leaving_since_ms=w.now_ms)
         case RestartRequested():
             w.say(Restart(event.bound_ms, w.now_ms))
         case SegmentAsked():
@@ -142,7 +141,7 @@ def handle(w: Work, event: Event) -> None:
         case BalanceRequested():
             w.say(Unstick(event.at_once, event.by))
         case LoadMeasured():
-            w.s = replace(w.s, load=measured(w.s.load, event.load, w.now_ms, w.s.settings.shares))
+            w.s = changed(w.s, load=measured(w.s.load, event.load, w.now_ms, w.s.settings.shares))
         case TimePassed():
             pass
         case _:
@@ -156,7 +155,7 @@ def on_paused(w: Work, gap_ms: int) -> None:
     if view is None or view.members == (w.s.me,):
         waits = {n: ms for n, (_, ms) in w.lapsing.items()}
         again = tuple((n, i, w.now_ms + waits[n] + waits[n] // 100) for n, i, _ in w.s.lapse_due if n in waits)
-        w.s = replace(w.s, lapse_due=again, started_ms=w.s.started_ms if w.s.mature else w.now_ms)
+        w.s = changed(w.s, lapse_due=again, started_ms=w.s.started_ms if w.s.mature else w.now_ms)
         return
     w.record("paused", gap_ms=gap_ms)
     w.fall_back(f"did not run for {gap_ms} ms")
@@ -170,7 +169,7 @@ def remember(w: Work) -> None:
     if quorate(s.table.reports):
         keep = worth_keeping(s.table.reports)
         if keep != s.remembering:
-            w.s = replace(s, remembering=keep)
+            w.s = changed(s, remembering=keep)
             w.effects.append(Remember(keep))
 
 
@@ -181,7 +180,7 @@ def note_shares(w: Work) -> None:
         return
     before = {row.key: row.holder for row in w.before.table.rows}
     if any(row.holder != before.get(row.key) for row in s.table.rows):
-        w.s = replace(s, shares_changed_ms=w.now_ms)
+        w.s = changed(s, shares_changed_ms=w.now_ms)
 
 
 def finish(w: Work) -> tuple[State, tuple[Effect, ...]]:

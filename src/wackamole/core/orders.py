@@ -47,6 +47,7 @@ from .model import (
     VipKey,
 )
 from .standing import Kind, Order, ended, following, in_force, obey
+from .state import changed
 from .work import Work
 
 FORCED_INTERVAL_MS = 5000
@@ -64,9 +65,9 @@ def on_message(w: Work, event: MessageDelivered) -> None:
         w.s, effects = renew(w.s, message, w.now_ms)
         w.effects += effects
     if sender == w.s.me and not isinstance(message, Beat):
-        w.s = replace(w.s, said=tuple(x for x in w.s.said if x.message != message))
+        w.s = changed(w.s, said=tuple(x for x in w.s.said if x.message != message))
     if not isinstance(message, Beat | Note):
-        w.s = replace(w.s, applied=w.s.applied + 1)
+        w.s = changed(w.s, applied=w.s.applied + 1)
         w.applied_one = True
     if sender in w.evicted:
         return  # (hazard 17) the only way back is a new incarnation
@@ -122,7 +123,7 @@ def on_beat(w: Work, sender: NodeId, beat: Beat) -> None:
         return
     again = since is not None and since < 4 * FORCED_INTERVAL_MS
     divergences = w.s.divergences + 1 if again else 1
-    w.s = replace(w.s, forced_ms=w.now_ms, divergences=divergences)
+    w.s = changed(w.s, forced_ms=w.now_ms, divergences=divergences)
     w.record("diverged", node=sender, applied=beat.applied, mine=mine, theirs=beat.digest, in_a_row=divergences)
     if divergences > 2 and representative(w.s) == w.s.me:
         w.say(Adopt(tuple(w.rows[k] for k in sorted(w.rows))))
@@ -325,7 +326,7 @@ def on_unstick(w: Work, message: Unstick) -> None:
     for row in list(w.rows.values()):
         if row.sticky:
             w.put(replace(row, sticky=False))
-    w.s = replace(w.s, next_balance_ms=w.now_ms, balance_at_once=message.at_once, balance_left=0, joins=())
+    w.s = changed(w.s, next_balance_ms=w.now_ms, balance_at_once=message.at_once, balance_left=0, joins=())
 
 
 def on_restart(w: Work, sender: NodeId, message: Restart) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from .damping import Joins
 from .messages import Message, StateMessage
 from .model import Electorate, NodeId, NotEligible, Phase, Settings, Table, View, Vip, VipKey
 from .shares import Load
 from .standing import Register
+
+__all__ = ("NOBODY", "Refusal", "Said", "State", "changed", "initial")
 
 NOBODY = NodeId(0)
 """No engine gives out 0."""
@@ -33,7 +36,7 @@ class Refusal:
     until_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
     """One member. `initial` makes one; only machine.step makes the next."""
 
@@ -97,6 +100,18 @@ class State:
     shares_changed_ms: int | None = None  # when a VIP last changed its holder, while shares follow loads
     forced_ms: int | None = None  # when a digest forced the last exchange
     divergences: int = 0  # forced exchanges in a row
+
+
+if TYPE_CHECKING:
+    from dataclasses import replace as changed
+else:
+
+    def changed(state: State, /, **fields: Any) -> State:
+        """`dataclasses.replace` of a state, in 1 us instead of 20: each event makes several, and without slots one dict is
+        copied instead of each field."""
+        new = object.__new__(State)
+        new.__dict__.update(state.__dict__, **fields)
+        return new
 
 
 def initial(

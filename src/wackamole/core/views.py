@@ -37,6 +37,7 @@ from .model import (
     VipKey,
 )
 from .standing import Kind, in_force, join
+from .state import changed
 from .work import Work
 
 HASTY_PERCENT = 85
@@ -59,7 +60,7 @@ def on_joined(w: Work, event: EngineJoined) -> None:
     """The engine is there: begin as a newcomer."""
     w.drop_group()
     started = w.s.started_ms if w.s.started_ms is not None else w.now_ms
-    w.s = replace(w.s, me=event.me, incarnation=event.incarnation, started_ms=started)
+    w.s = changed(w.s, me=event.me, incarnation=event.incarnation, started_ms=started)
     w.record("joined", node=event.me)
 
 
@@ -67,7 +68,7 @@ def on_lost(w: Work, event: EngineLost) -> None:
     """The engine is gone, and with it everything that was agreed. It comes back alone, before it finds the others: as a
     newcomer this member takes nothing until it has met them, or has waited."""
     w.drop_group()
-    w.s = replace(w.s, mature=False, started_ms=w.now_ms)
+    w.s = changed(w.s, mature=False, started_ms=w.now_ms)
     w.record("engine_lost", reason=event.reason)
 
 
@@ -91,7 +92,7 @@ def on_view(w: Work, view: View) -> None:
         zero_rounds = False  # one who is gone may have counted what somebody here keeps and has not been heard to say
     note_joins(w, view, came_along=came_along)
     since = dict(w.s.member_since)
-    w.s = replace(
+    w.s = changed(
         w.s,
         view=view,
         applied=0,
@@ -125,7 +126,7 @@ def on_view(w: Work, view: View) -> None:
     if not zero_rounds:
         open_exchange(w, 1, stay, had)
         return
-    w.s = replace(
+    w.s = changed(
         w.s,
         component=len(view.members) - len(w.evicted),
         next_balance_ms=w.now_ms + w.s.settings.balance_interval_ms,
@@ -142,10 +143,10 @@ def note_joins(w: Work, view: View, *, came_along: bool) -> None:
     settle_ms, now_ms = w.s.settings.settle_ms, w.now_ms
     gone = set(view.joined) | (set(w.reports) - set(view.members))
     planned = {n for n in gone if n in w.reports and w.reports[n].restart_ms}
-    w.s = replace(w.s, joins=tuple((n, count - (n in planned), at) for n, count, at in w.s.joins))
+    w.s = changed(w.s, joins=tuple((n, count - (n in planned), at) for n, count, at in w.s.joins))
     if came_along and 2 * len(view.joined) <= len(view.members):
         counts = [(n, 1 + damping.times(w.s.joins, n, settle_ms, now_ms)) for n in view.joined]
-        w.s = replace(w.s, joins=damping.noted(w.s.joins, counts, settle_ms, now_ms))
+        w.s = changed(w.s, joins=damping.noted(w.s.joins, counts, settle_ms, now_ms))
 
 
 def suspect(w: Work, before: View | None, stay: frozenset[NodeId]) -> bool:
@@ -243,7 +244,7 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
     if w.s.inherited:
         # Handed over by my predecessor, and reserved for me, if it is not too late.
         held += [v.key for v in w.s.inherited if w.now_ms < w.s.inherited_until_ms]
-        w.s = replace(w.s, inherited=())
+        w.s = changed(w.s, inherited=())
     here = frozenset(view.members) if stay is None else stay
     blocked = {(r.key, n) for r in w.rows.values() for n, _ in r.releasing if n in w.evicted and n in here}
     blocked |= {(k, n) for k, n in blocked_before if n in w.evicted and n in here}
@@ -277,7 +278,7 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
     )
     w.rows, w.reports = {}, {}
     w.table_changed = True
-    w.s = replace(
+    w.s = changed(
         w.s,
         phase=Phase.EXCHANGE,
         exchange_round=number,
@@ -352,11 +353,11 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
     w.put_report(report)
     w.put_orders(join(w.orders, message.orders))
     if sender == w.s.me:
-        w.s = replace(w.s, next_beat_ms=w.now_ms)  # only now may a beat renew my lease (hazard 16)
+        w.s = changed(w.s, next_beat_ms=w.now_ms)  # only now may a beat renew my lease (hazard 16)
     joins = damping.noted(
         w.s.joins, [j for j in message.joins if j[0] in view.members], w.s.settings.settle_ms, w.now_ms
     )
-    w.s = replace(w.s, joins=joins)
+    w.s = changed(w.s, joins=joins)
     w.add_rows(known.vip for known in message.known)
     rows = w.rows
     for known in message.known:
@@ -382,7 +383,7 @@ def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
         if key in w.rows and node in gone:
             settling.must_release(w, w.rows[key], node)
     silent = {(key, node) for key, node in message.blocked if node in view.members and node not in gone}
-    w.s = replace(w.s, may_serve=tuple(sorted({*w.s.may_serve, *silent})))
+    w.s = changed(w.s, may_serve=tuple(sorted({*w.s.may_serve, *silent})))
     for node, incarnation in message.evicted:
         heard_as = w.reports.get(node)
         if node in view.members and (heard_as is None or heard_as.incarnation == incarnation):
@@ -431,7 +432,7 @@ def complete_if_all(w: Work) -> None:
     view = w.s.view
     if view is None or w.s.phase is not Phase.EXCHANGE or awaited(w, view):
         return
-    w.s = replace(
+    w.s = changed(
         w.s,
         phase=Phase.SETTLED,
         component=len(view.members) - len(w.evicted),
@@ -456,4 +457,4 @@ def mature_all(w: Work) -> None:
     for report in list(w.reports.values()):
         if not report.mature:
             w.put_report(replace(report, mature=True))
-    w.s = replace(w.s, mature=True)
+    w.s = changed(w.s, mature=True)

@@ -31,7 +31,7 @@ from .model import (
     VipKey,
 )
 from .standing import Kind, ended, following
-from .state import Refusal, State
+from .state import Refusal, State, changed
 from .work import Work
 
 BY_CONFIG = "config"
@@ -43,7 +43,7 @@ MOVES_AT_ONCE = 256
 def speak(w: Work) -> None:
     """Say what there is to say, and nothing twice."""
     if w.s.table is not w.before.table or w.s.may_hold is not w.before.may_hold:
-        w.s = replace(w.s, gone=gone(w.s))
+        w.s = changed(w.s, gone=gone(w.s))
     s = w.s
     view = s.view
     if view is None or s.phase in (Phase.OFFLINE, Phase.GONE):
@@ -86,7 +86,7 @@ def say_beat(w: Work) -> None:
     assert view is not None
     digest = w.s.recent[-1][1] if w.s.recent and w.s.phase is Phase.SETTLED else ""
     number = w.s.beat_number + 1
-    w.s = replace(w.s, beat_number=number, next_beat_ms=w.now_ms + w.s.settings.beat_ms)
+    w.s = changed(w.s, beat_number=number, next_beat_ms=w.now_ms + w.s.settings.beat_ms)
     w.effects.append(Multicast(view.id, Beat(number, w.s.applied, digest, w.now_ms)))
 
 
@@ -137,7 +137,7 @@ def say_failed(w: Work) -> None:
                 refusal = replace(refusal, generation=None)
         keep.append(refusal)
     if tuple(keep) != w.s.refusals:
-        w.s = replace(w.s, refusals=tuple(keep))
+        w.s = changed(w.s, refusals=tuple(keep))
 
 
 def represent(w: Work) -> None:
@@ -151,11 +151,11 @@ def represent(w: Work) -> None:
     if w.now_ms < w.s.next_balance_ms:
         return
     settings = w.s.settings
-    w.s = replace(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
+    w.s = changed(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
     if any(r.mature for r in reports) and agreement(reports):
         balance(w)
     else:
-        w.s = replace(w.s, balance_at_once=False)  # while a config goes round, what is to move is not known yet
+        w.s = changed(w.s, balance_at_once=False)  # while a config goes round, what is to move is not known yet
 
 
 def balance(w: Work) -> None:
@@ -169,14 +169,14 @@ def balance(w: Work) -> None:
     part = min(left, MOVES_AT_ONCE)
     rest = (settings, onto, for_load, part)
     if w.s.at_rest is not None and w.s.at_rest[0] is w.s.table and w.s.at_rest[1:] == rest:
-        w.s = replace(w.s, balance_at_once=False)
+        w.s = changed(w.s, balance_at_once=False)
         return  # the same facts: nothing would move
     made = balancing.Balance(w.placement(), onto, part, for_load)
-    w.s = replace(w.s, at_rest=None if made.moves else (w.s.table, *rest))
+    w.s = changed(w.s, at_rest=None if made.moves else (w.s.table, *rest))
     left = left - len(made.moves) if made.moves and made.cut_short else 0
-    w.s = replace(w.s, balance_left=left, balance_at_once=at_once and left > 0)
+    w.s = changed(w.s, balance_left=left, balance_at_once=at_once and left > 0)
     if left:
-        w.s = replace(w.s, next_balance_ms=w.now_ms + settings.beat_ms)
+        w.s = changed(w.s, next_balance_ms=w.now_ms + settings.beat_ms)
     say_moves(w, made.moves)
 
 
@@ -269,11 +269,11 @@ def leave_if_empty(w: Work) -> None:
     """Leave the group once the kernel has nothing of mine; to come back, a fence that is shut is enough."""
     if w.s.leaving_since_ms is not None:
         if w.s.phase is not Phase.GONE and not w.s.may_hold:
-            w.s = replace(w.s, phase=Phase.GONE)
+            w.s = changed(w.s, phase=Phase.GONE)
             w.effects.append(LeaveGroup(False, "asked to leave"))
     elif w.s.falling_back is not None and (w.s.fenced or not w.s.may_hold):
         w.effects.append(LeaveGroup(True, w.s.falling_back))
-        w.s = replace(w.s, falling_back=None)
+        w.s = changed(w.s, falling_back=None)
 
 
 def can_go_elsewhere(w: Work, row: Row) -> bool:

@@ -25,7 +25,7 @@ from .model import (
     VipKey,
 )
 from .standing import Register
-from .state import Said, State
+from .state import Said, State, changed
 
 RECENT_MAX = 64
 """Pairs of (applied, digest) kept to compare beats with: more than is ever in flight."""
@@ -83,12 +83,12 @@ class Work:
                 lapsing=tuple((n, i, ms) for n, (i, ms) in sorted(self.lapsing.items())),
                 orders=self.orders,
             )
-            self.s = replace(self.s, table=table)
+            self.s = changed(self.s, table=table)
 
     def remember_digest(self) -> None:
         """Note the digest at this place of the order, to compare beats with."""
         if self.s.phase is not Phase.SETTLED:
-            self.s = replace(self.s, recent=())
+            self.s = changed(self.s, recent=())
             return
         recent = self.s.recent
         if not self.table_changed and recent:
@@ -97,7 +97,7 @@ class Work:
             digest = digest_of(self.s.table)
         if not recent or recent[-1] != (self.s.applied, digest):
             recent = (*(pair for pair in recent if pair[0] != self.s.applied), (self.s.applied, digest))
-            self.s = replace(self.s, recent=recent[-RECENT_MAX:])
+            self.s = changed(self.s, recent=recent[-RECENT_MAX:])
 
     def put(self, row: Row) -> None:
         """Change a row."""
@@ -151,7 +151,7 @@ class Work:
         said = tuple(x for x in self.s.said if self.now_ms - x.at_ms < overdue_ms)
         if len(said) >= SAID_MAX or any(x.message == message for x in said):
             return  # it is derived again when some of these have come back
-        self.s = replace(self.s, said=(*said, Said(message, self.now_ms)))
+        self.s = changed(self.s, said=(*said, Said(message, self.now_ms)))
         self.effects.append(Multicast(view.id, message))
 
     def drop_group(self) -> None:
@@ -160,7 +160,7 @@ class Work:
         self.table_changed = True
         if self.s.renewed_ms is not None:
             self.effects.append(ShutFence())
-        self.s = replace(
+        self.s = changed(
             self.s,
             phase=Phase.OFFLINE,
             view=None,
@@ -184,7 +184,7 @@ class Work:
         """I may have been given up for gone: drop everything, and come back as a newcomer that has to be told what it holds.
         My going frees what I had: so without a proven fence I go when my kernel has confirmed that it has nothing."""
         self.drop_group()
-        self.s = replace(self.s, mature=False, started_ms=self.now_ms, falling_back=reason)
+        self.s = changed(self.s, mature=False, started_ms=self.now_ms, falling_back=reason)
 
     def expect_lapse(self, node: NodeId, incarnation: int, wait_ms: int) -> None:
         """A lost member may go on serving what it had for so long, counted from now at the latest."""
@@ -196,14 +196,14 @@ class Work:
         due_ms = self.now_ms + wait_ms + wait_ms // 100  # the clocks of two hosts, at most a hundredth apart
         kept = [x for x in self.s.lapse_due if x[0] != node]
         due_ms = max([due_ms, *(at for n, _, at in self.s.lapse_due if n == node)])
-        self.s = replace(self.s, lapse_due=tuple(sorted([*kept, (node, incarnation, due_ms)])))
+        self.s = changed(self.s, lapse_due=tuple(sorted([*kept, (node, incarnation, due_ms)])))
 
     def forget_lapse(self, node: NodeId) -> None:
         """A lost member is back, or silent for certain: nothing waits for it any longer."""
         if self.lapsing.pop(node, None) is None:
             return
         self.table_changed = True
-        self.s = replace(self.s, lapse_due=tuple(x for x in self.s.lapse_due if x[0] != node))
+        self.s = changed(self.s, lapse_due=tuple(x for x in self.s.lapse_due if x[0] != node))
         for row in list(self.rows.values()):
             if any(n == node for n, _ in row.releasing):
                 self.put(replace(row, releasing=tuple(x for x in row.releasing if x[0] != node)))

@@ -116,7 +116,7 @@ MUTANTS = (
         "zero rounds out of an exchange that was not over",
         views.on_view,
         "    before = w.s.view\n",
-        "    before = w.s.view\n    w.s = replace(w.s, phase=Phase.SETTLED)\n",
+        "    before = w.s.view\n    w.s = changed(w.s, phase=Phase.SETTLED)\n",
     ),
     Mutant("the exchange is over when anybody has spoken", views.awaited, "m not in w.reports", "not w.reports"),
     Mutant("the evicted are waited for", views.awaited, "m not in w.evicted and ", ""),
@@ -259,8 +259,8 @@ MUTANTS = (
     Mutant(
         "says what is not on its disk yet",
         machine.remember,
-        "w.s = replace(s, remembering=keep)",
-        "w.s = replace(s, remembering=keep, electorates=keep)",
+        "w.s = changed(s, remembering=keep)",
+        "w.s = changed(s, remembering=keep, electorates=keep)",
     ),
 )
 

@@ -96,7 +96,7 @@ class _RingId(c.Structure):
 
 
 class _Iovec(c.Structure):
-    _fields_ = (("base", c.c_void_p), ("len", c.c_size_t))
+    _fields_ = (("base", c.c_char_p), ("len", c.c_size_t))
 
 
 _AddressList = c.POINTER(_Address)
@@ -204,8 +204,7 @@ class Connection:
 
     def multicast(self, payload: bytes) -> bool:
         """Send in agreed order. False: not taken now, because Corosync's queue is full or it synchronises."""
-        buffer = c.create_string_buffer(payload, len(payload))
-        vector = _Iovec(c.cast(buffer, c.c_void_p), len(payload))
+        vector = _Iovec(payload, len(payload))
         code: int = self._lib.cpg_mcast_joined(self._handle, c.c_int(TYPE_AGREED), c.byref(vector), c.c_uint(1))
         if code == TRY_AGAIN:
             return False
