@@ -51,7 +51,7 @@ class Original(Peer):
     @staticmethod
     def config(lab: Lab) -> str:
         """wackamole.conf, the same on all nodes."""
-        vips = "".join(f"    {{ eth0:{a}/32 }}\n" for _, a in lab.layout.vips)
+        vips = "".join(f"    {{ eth0:{a}/32n16 }}\n" for _, a in lab.layout.vips)
         return (
             "Spread = 4803@127.0.0.1\nSpreadRetryInterval = 5s\nGroup = lab\nControl = /run/wack.it\nPrefer None\n"
             f"VirtualInterfaces {{\n{vips}}}\n"
