@@ -197,6 +197,9 @@ class Entering(Peer):
         self.started: list[str] = []
         self._unseen = dict.fromkeys(NODES, 0)
 
+    def missing(self) -> str | None:
+        return None
+
     def version(self) -> str:
         return "1"
 

@@ -18,8 +18,8 @@ PORT = 4803
 
 
 def spread_conf(nodes: Iterable[tuple[str, str]], broadcast: str, detection_ms: int | None) -> str:
-    """The text of spread.conf for these names and addresses of one network, with timeouts for that detection time; None: with its own,
-    which for one network are 1250 ms for the token and 3 s until the dead one is out.
+    """The text of spread.conf for these names and addresses of one network, with timeouts for that detection time. None:
+    with Spread's own, with which the token is lost after 1250 ms and a dead one is out after up to 3 s.
 
     The proportions were measured with Spread 4.4: from 250 ms on (TokenTimeout 150) they gave no false alarm under load.
     """
