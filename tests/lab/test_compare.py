@@ -16,6 +16,7 @@ from wackamole.lab.compare.__main__ import QUICK_CHAOS, QUICK_SLOW_NOT, QUICK_SY
 from wackamole.lab.compare.chart import Bar, bars
 from wackamole.lab.compare.keepalived import Keepalived
 from wackamole.lab.compare.original import Original
+from wackamole.lab.compare.ours import SPREAD_MS, Ours
 from wackamole.lab.compare.pacemaker import Pacemaker
 from wackamole.lab.compare.report import (
     CRASH,
@@ -32,12 +33,13 @@ from wackamole.lab.compare.report import (
     table,
     values,
 )
-from wackamole.lab.compare.scenario import QUICK, SCENARIOS, Timing, effect, holds_s, random_faults
+from wackamole.lab.compare.scenario import QUICK, SCENARIOS, Stage, Timing, effect, holds_s, random_faults
 from wackamole.lab.compare.store import Record, Store, missing, order
-from wackamole.lab.compare.system import About, System, layout, preference
+from wackamole.lab.compare.system import About, Peer, System, layout, preference
 from wackamole.lab.compare.ucarp import Ucarp
 from wackamole.lab.lab import Lab
 from wackamole.lab.probe import Seen
+from wackamole.lab.spread import spread_conf
 
 NODES = ("a", "b", "c")
 
@@ -186,6 +188,42 @@ def test_everybody_gets_the_same_faults_one_after_the_other() -> None:
     assert len({f.kind for f in one}) == 6
 
 
+class Entering(Peer):
+    """Its processes can be seen only when they have been asked for a few times, as those that are still entering a host."""
+
+    about = About("entering", "Entering", "")
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self._unseen = dict.fromkeys(NODES, 0)
+
+    def missing(self) -> str | None:
+        return None
+
+    def version(self) -> str:
+        return "1"
+
+    def start(self, lab: Lab, node: str) -> None:
+        self.started.append(node)
+        self._unseen[node] = 3
+
+    def daemons(self, lab: Lab, node: str) -> list[int]:
+        if node not in self.started:
+            return []
+        self._unseen[node] -= 1
+        return [1] if self._unseen[node] < 0 else []
+
+
+def test_what_is_missing_is_started_once(lab: Lab) -> None:
+    system = Entering()
+    stage = Stage(system, lab, 0, Timing())
+    stage.start_missing(["c"])
+    assert system.started == ["a", "b"]
+    stage.start_missing()
+    stage.start_missing()
+    assert system.started == ["a", "b", "c"]
+
+
 @given(st.integers(1, 60))
 def test_preferences_share_evenly_also_when_one_is_gone(vips: int) -> None:
     orders = [preference(i, NODES) for i in range(vips)]
@@ -233,7 +271,18 @@ def test_ucarp_has_a_process_for_each_vip_and_the_original_every_vip(lab: Lab) -
     script, conf = Ucarp().commands(lab, "b"), Original.config(lab)
     assert script.count("ucarp --interface") == 10
     assert "--srcip=10.77.0.12" in script
-    assert all(f"--addr={a} " in script and f"eth0:{a}/32" in conf for _, a in lab.layout.vips)
+    assert all(f"--addr={a} " in script and f"eth0:{a}/32n16" in conf for _, a in lab.layout.vips)
+
+
+def test_the_original_has_spreads_own_timeouts_or_those_that_ours_has() -> None:
+    hosts = [("a", "10.77.0.11")]
+    default, tuned, ours = (
+        spread_conf(hosts, "10.77.255.255", s.layout("pure").detection_ms)
+        for s in (Original(), Original(SPREAD_MS), Ours("spread", SPREAD_MS))
+    )
+    assert "Timeout" not in default
+    assert tuned == ours
+    assert tuned.count("Timeout = ") == 9  # Spread wants all of them or none
 
 
 # -- pictures -------------------------------------------------------------------------------------------------------------

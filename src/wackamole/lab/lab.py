@@ -69,8 +69,8 @@ class Layout:
     vips: tuple[tuple[str, str], ...]  # name, address
     config: str
     engine: str = "corosync"
-    detection_ms: int = 200
-    """What a lab's Spread daemons are told; the nodes' own Corosyncs read it from the config."""
+    detection_ms: int | None = 200
+    """What a lab's Spread daemons are told, None: nothing; the nodes' own Corosyncs read it from the config."""
     routed: bool = False
     """The nodes are routers between two networks. `client` stands on the first and `server` on the second, and the VIP that
     they have as their default gateway, GATEWAY, has an address of each family on both."""

@@ -35,12 +35,13 @@ SYSTEMS: tuple[System, ...] = (
     Pacemaker(),
     Ctdb(tuned=True),
     Ctdb(tuned=False),
+    Original(SPREAD_MS),
     Original(),
 )
 RUNS, RUNS_SLOW = 5, 2
 VOID_MAX = 2
 """How often a scenario that was void is tried again in one call."""
-QUICK_SYSTEMS_NOT = ("wackamole-fast", "pacemaker", "ctdb")
+QUICK_SYSTEMS_NOT = ("wackamole-fast", "pacemaker", "ctdb", "original")
 """Left out by --quick: a variant of ours, and the slowest, with their defaults."""
 QUICK_SLOW_NOT = ("freeze", "cable", "come-back")
 """What --quick leaves out of slow systems: after these the longest is waited for even shares."""

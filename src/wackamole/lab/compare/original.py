@@ -1,17 +1,18 @@
 """The original Wackamole, in C, on Spread; only where it is installed: WACKAMOLE_ORIGINAL=/path/to/wackamole.
 
-Spread has the timings that ours on Spread has, so what differs is not detection. The configuration is that of its own sample,
-with `mature` and the interval of balancing as there.
+Once with Spread's own timeouts, and once with those that ours on Spread has, so that what differs is not detection. The
+configuration is that of its own sample, with `mature` and the interval of balancing as there. It sends ARP only to those who
+are on a VIP's network, which is what stands behind the `n`; without that, a /24, and the client is outside of it.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from ..lab import Lab, Layout
-from .ours import SPREAD_MS
 from .system import About, Peer, address, first_line, layout
 
 VARIABLE = "WACKAMOLE_ORIGINAL"
@@ -28,9 +29,24 @@ class Original(Peer):
     """Wackamole 2.1."""
 
     programs = ("wackamole",)
-    about = About(
-        "original", "Wackamole 2.1 (C), Spread", "its sample configuration; Spread tuned to 300 ms", slow=True
-    )
+
+    def __init__(self, detection_ms: int | None = None) -> None:
+        self._detection_ms = detection_ms
+        if detection_ms is None:
+            self.about = About(
+                "original",
+                "Wackamole 2.1 (C), default",
+                "its sample configuration; Spread's defaults",
+                slow=True,
+                notices_s=4.0,
+            )
+        else:
+            self.about = About(
+                f"original-{detection_ms}ms",
+                f"Wackamole 2.1 (C), {detection_ms} ms",
+                f"its sample configuration; Spread with the timings of ours on Spread ({detection_ms} ms)",
+                slow=True,
+            )
 
     def missing(self) -> str | None:
         """The program, and Spread."""
@@ -46,12 +62,12 @@ class Original(Peer):
 
     def layout(self, name: str) -> Layout:
         """On Spread."""
-        return layout(name, engine="spread", detection=f"{SPREAD_MS}ms")
+        return replace(layout(name, engine="spread"), detection_ms=self._detection_ms)
 
     @staticmethod
     def config(lab: Lab) -> str:
         """wackamole.conf, the same on all nodes."""
-        vips = "".join(f"    {{ eth0:{a}/32 }}\n" for _, a in lab.layout.vips)
+        vips = "".join(f"    {{ eth0:{a}/32n16 }}\n" for _, a in lab.layout.vips)
         return (
             "Spread = 4803@127.0.0.1\nSpreadRetryInterval = 5s\nGroup = lab\nControl = /run/wack.it\nPrefer None\n"
             f"VirtualInterfaces {{\n{vips}}}\n"

@@ -13,7 +13,7 @@ import random
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,7 @@ RECOVERED_SECONDS_MAX = 90.0
 BEYOND_NOTICE_SECONDS = 3.0
 """What a fault lasts beyond the time in which the system notices it, so that it can also act on it."""
 LEFT_SECONDS_MAX = 60.0
+STARTED_SECONDS_MAX = 30.0
 CHAOS_KINDS = ("crash", "kill", "freeze", "cut", "split", "leave")
 CHAOS_EACH_SECONDS = 10.0
 CHAOS_HOLD_SECONDS = (1.0, 5.0)
@@ -237,6 +238,20 @@ class Stage:
     def start(self, node: str) -> None:
         """Start it, which boots a crashed host."""
         self.system.start(self.lab, node)
+
+    def start_missing(self, leave_alone: Collection[str] = ()) -> None:
+        """Start it wherever it does not run, and wait until its processes are there. What is still entering its host has
+        no name that anybody knows, and would be started twice. Raises Void."""
+        for node in self.nodes:
+            if node in leave_alone or self.system.daemons(self.lab, node):
+                continue
+            self.until_left(node)
+            self.start(node)
+            due = time.monotonic() + STARTED_SECONDS_MAX
+            while not self.system.daemons(self.lab, node):
+                if time.monotonic() > due:
+                    raise Void(f"the daemon of {node} does not start within {STARTED_SECONDS_MAX:g} s")
+                time.sleep(0.02)
 
     def leave(self, node: str) -> float:
         """Ask it to leave. Returns when."""
@@ -479,17 +494,13 @@ def come_back(stage: Stage) -> Result:
 def crash(stage: Stage) -> Result:
     """A host is gone from one instant to the next."""
     node = stage.victim("crash")
-    result = stage.fault(node, lambda: stage.lab.crash(node))
-    stage.start(node)
-    return result
+    return stage.fault(node, lambda: stage.lab.crash(node))
 
 
 def kill(stage: Stage) -> Result:
     """kill -9 of the daemon. Nobody starts it again before the end."""
     node = stage.victim("kill")
-    result = stage.fault(node, lambda: stage.kill(node))
-    stage.start(node)
-    return result
+    return stage.fault(node, lambda: stage.kill(node))
 
 
 def freeze(stage: Stage) -> Result:
@@ -659,11 +670,8 @@ def memory_by_program(lab: Lab, node: str) -> dict[str, float]:
 def play(stage: Stage, scenario: str) -> Result:
     """Run one scenario; before it, what the one before has left undone is done. Raises Void, NotOffered."""
     try:
-        if scenario not in ("cold", "come-back"):
-            for node in stage.nodes:
-                if not stage.system.daemons(stage.lab, node):
-                    stage.until_left(node)
-                    stage.start(node)
+        if scenario != "cold":
+            stage.start_missing([stage.victim("leave")] if scenario == "come-back" else ())
         return SCENARIOS[scenario](stage)
     except (NotInTime, LabRefused, ToolFailed) as wrong:
         raise Void(str(wrong).splitlines()[0]) from None
