@@ -328,13 +328,17 @@ def own_report(w: Work) -> Report:
 
 
 def is_mature(w: Work) -> bool:
-    """Whether I have waited long enough, or met somebody who has. Who comes new does not know whether a member was lost just
-    before, so where its lease is to be waited for, one's length is waited; and without a fence, that a guard has done its work."""
+    """Whether I have waited long enough, or met somebody who has. Who comes new does not know whether a member was lost just before
+    it joined, so where a lease is to be waited for, one's length is waited from then on; and without a fence, that a guard
+    has done its work."""
     started, settings = w.s.started_ms, w.s.settings
     strict = settings.takeover is Takeover.STRICT or settings.partition is Partition.MAJORITY
     lost_ms = settings.lease_ms + settings.lease_ms // 100 if strict else 0
-    wait_ms = max(settings.mature_ms, lost_ms, 0 if w.s.fenced else GUARD_MS)
-    return w.s.mature or (started is not None and w.now_ms - started >= wait_ms)
+    wait_ms = max(lost_ms, 0 if w.s.fenced else GUARD_MS)
+    if w.s.mature or started is None:
+        return w.s.mature
+    joined = max(started, dict(w.s.member_since).get(w.s.me, w.now_ms))
+    return w.now_ms - started >= settings.mature_ms and w.now_ms - joined >= wait_ms
 
 
 def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:

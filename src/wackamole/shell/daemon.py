@@ -94,6 +94,9 @@ TOLD_SECONDS_MAX = 0.5
 EVENTS_AT_ONCE = 100
 """Entries of the event log that are handed out before others have their turn."""
 
+DISK_AGAIN_SECONDS = 5.0
+"""Between two attempts to write what a majority has to remember."""
+
 EVICTIONS_SECONDS = 300.0
 REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX = 1.0, 60.0
 """Of a member that is evicted more than once in EVICTIONS_SECONDS."""
@@ -317,19 +320,27 @@ class Daemon:
         return self._state_dir / "electorates.json"
 
     async def _remember(self, electorates: tuple[Electorate, ...]) -> None:
-        """The core counts on it only when it is on the disk; where it cannot be, that is told, and tried at the next change."""
-        async with self._disk:
-            if electorates != self.state.remembering:
-                return  # a later decision waits
-            await self._write_down(electorates)
+        """The core counts on it, and decides anew, only when it is on the disk: where it cannot be, that is told, and tried
+        again."""
+        told = ""
+        while electorates == self.state.remembering:  # else a later decision waits
+            refused = await self._write_down(electorates)
+            if not refused:
+                self.tell(ev.Remembered(electorates))
+                return
+            if refused != told:
+                told = refused
+                self.journal.record("not_remembered", reason=refused)
+            await asyncio.sleep(DISK_AGAIN_SECONDS)
 
-    async def _write_down(self, electorates: tuple[Electorate, ...]) -> None:
-        try:
-            await asyncio.to_thread(disk.write, self._electorates, self.config.cluster.name, electorates)
-        except OSError as wrong:
-            self.journal.record("not_remembered", reason=str(wrong))
-            return
-        self.tell(ev.Remembered(electorates))
+    async def _write_down(self, electorates: tuple[Electorate, ...]) -> str:
+        """Why it could not be; empty if it could."""
+        async with self._disk:
+            try:
+                await asyncio.to_thread(disk.write, self._electorates, self.config.cluster.name, electorates)
+            except OSError as wrong:
+                return str(wrong)
+            return ""
 
     def _read_orders(self) -> Register:
         try:
