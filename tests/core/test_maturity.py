@@ -11,6 +11,7 @@ from wackamole.core import events as ev
 from wackamole.core.machine import step
 from wackamole.core.model import Address, NodeId, Settings, Takeover, View, ViewId, Vip
 from wackamole.core.state import initial
+from wackamole.core.views import MERGE_MS
 
 ME = NodeId(1)
 VIP = Vip("x", (Address("192.0.2.1", 32),))
@@ -37,19 +38,20 @@ class Alone:
                         pass
 
 
+@pytest.mark.parametrize("mature_ms", [0, 5000])
 @pytest.mark.parametrize(
     ("takeover", "waits_ms"),
-    [(Takeover.STRICT, LEASE_MS + LEASE_MS // 100), (Takeover.FAST, 0)],
+    [(Takeover.STRICT, LEASE_MS + LEASE_MS // 100 + MERGE_MS), (Takeover.FAST, 0)],
     ids=["strict", "fast"],
 )
-def test_who_was_away_waits_for_a_lease_from_its_joining_on(takeover: Takeover, waits_ms: int) -> None:
+def test_who_was_away_waits_for_a_lease_from_its_joining_on(takeover: Takeover, waits_ms: int, mature_ms: int) -> None:
     """A member of the group may have been lost a moment before it joined, however long ago it began (hazard 14; the
-    simulator's seed 81007: with `mature` below the lease two served, while one's engine stood still)."""
-    member = Alone(Settings("a", ("a", "b"), (VIP,), "", mature_ms=0, lease_ms=LEASE_MS, takeover=takeover))
+    simulator's seed 81007: two served, while one's engine stood still)."""
+    member = Alone(Settings("a", ("a", "b"), (VIP,), "", mature_ms=mature_ms, lease_ms=LEASE_MS, takeover=takeover))
     member.tell(ev.FenceChanged(fenced=True), 0)
     member.tell(ev.EngineJoined(ME, 1), 0)
     member.tell(ev.EngineLost("it died"), 0)
-    joined_ms = 5 * LEASE_MS
+    joined_ms = 6 * LEASE_MS
     member.tell(ev.EngineJoined(ME, 2), joined_ms)
     member.tell(ev.ViewInstalled(View(ViewId(1, 4, 0), (ME,), (ME,), (), direct=False)), joined_ms)
     now_ms = joined_ms

@@ -212,6 +212,9 @@ class CorosyncGroup(RealGroup):
     def engine_pid(self, node: int) -> int | None:
         return self.lab.corosync(self._names[node])
 
+    def exit_code(self, node: int) -> int:
+        return self._processes[node].wait()
+
 
 class SpreadGroup(RealGroup):
     """A Spread daemon on each host, as an init system would start it."""
@@ -493,10 +496,11 @@ def test_a_corosync_that_stands_still_does_not_stop_the_loop(corosync: CorosyncG
         corosync.kill(node)
         os.kill(pid, signal.SIGSTOP)
         corosync.start(node)
-    silent = {"record": "engine_unreachable", "reason": "Corosync runs and does not answer"}
-    until(corosync, lambda: all(silent in corosync.records[n] for n in stopped), "both loops say that it is silent")
     corosync.leave(other)
-    until(corosync, lambda: "done" in corosync.events(other)[-1], "who is to leave meanwhile can")
+    until(corosync, lambda: "done" in corosync.events(other)[-1], "who is to leave at once can")
+    assert corosync.exit_code(other) == 0
+    silent = {"record": "engine_unreachable", "reason": "Corosync runs and does not answer"}
+    until(corosync, lambda: silent in corosync.records[one], "the loop says that it is silent")
     os.kill(stopped[one] or 0, signal.SIGCONT)
     until(corosync, lambda: sum("joined" in e for e in corosync.events(one)) > 1, "it answers, and one has joined")
     assert corosync.engine_pid(one) == stopped[one]

@@ -400,8 +400,10 @@ def test_what_a_majority_remembers_is_written_as_soon_as_the_disk_takes_it(
             if entry["event"] == "not_remembered":
                 break
         assert not daemon.state.electorates
+        assert any("not remembered" in warning for warning in daemon.status()["warnings"])  # type: ignore[attr-defined]
         file.rmdir()
         await writing
+        assert not any("not remembered" in warning for warning in daemon.status()["warnings"])  # type: ignore[attr-defined]
         assert daemon.state.electorates == keep
 
     talk(conversation)

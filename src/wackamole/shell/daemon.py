@@ -125,6 +125,7 @@ class Daemon:
         )
         self._restarting = False
         self._disk = asyncio.Lock()
+        self._not_remembered = ""  # why the disk does not take what a majority has to remember
         self._started = time.time()
         self.done: asyncio.Event = asyncio.Event()
         self.failure: str | None = None
@@ -322,15 +323,13 @@ class Daemon:
     async def _remember(self, electorates: tuple[Electorate, ...]) -> None:
         """The core counts on it, and decides anew, only when it is on the disk: where it cannot be, that is told, and tried
         again."""
-        told = ""
         while electorates == self.state.remembering:  # else a later decision waits
-            refused = await self._write_down(electorates)
-            if not refused:
+            before, self._not_remembered = self._not_remembered, await self._write_down(electorates)
+            if not self._not_remembered:
                 self.tell(ev.Remembered(electorates))
                 return
-            if refused != told:
-                told = refused
-                self.journal.record("not_remembered", reason=refused)
+            if self._not_remembered != before:
+                self.journal.record("not_remembered", reason=self._not_remembered)
             await asyncio.sleep(DISK_AGAIN_SECONDS)
 
     async def _write_down(self, electorates: tuple[Electorate, ...]) -> str:
@@ -735,6 +734,8 @@ class Daemon:
             warnings.append(f"{self._too_large} messages were too large to send: fewer VIPs, or shorter names")
         if self._bad_messages:
             warnings.append(f"{self._bad_messages} messages could not be read")
+        if self._not_remembered:
+            warnings.append(f"who votes is not remembered, and does not change until it is: {self._not_remembered}")
         if self._newcomer.why:
             warnings.append(f"{self._newcomer.why}: has this node the same key_file and version?")
         if self.ring is not None:

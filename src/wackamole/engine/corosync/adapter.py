@@ -49,9 +49,9 @@ def _ask(group: str, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[_An
     wrong: Exception | None = None
     timers: dict[str, int] = {}
     try:
-        connection = Connection(group)
-        connection.join()
         timers = read_numbers(tuple(f"runtime.config.totem.{t}" for t in TIMERS))
+        connection = Connection(group)
+        connection.join()  # last: from now on the others wait for what this member has to say
     except Exception as no:  # whatever it is, the loop's thread has to hear of it
         wrong = no
 
@@ -173,9 +173,14 @@ class CorosyncEngine:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[_Answer] = loop.create_future()
         threading.Thread(target=_ask, args=(self._group, loop, answer), name="joining", daemon=True).start()
-        if not (await asyncio.wait({answer}, timeout=ANSWER_SECONDS_MAX))[0]:
-            self._record("engine_unreachable", reason="Corosync runs and does not answer")
-        connection, timers = await answer
+        try:
+            if not (await asyncio.wait({answer}, timeout=ANSWER_SECONDS_MAX))[0]:
+                self._record("engine_unreachable", reason="Corosync runs and does not answer")
+            connection, timers = await answer
+        except asyncio.CancelledError:
+            if not answer.cancel() and not answer.cancelled() and answer.exception() is None:
+                answer.result()[0].close()  # it came in the same moment: nobody else would
+            raise
         self._connection = connection
         self._membership = Membership(
             Process(connection.nodeid, os.getpid()),
