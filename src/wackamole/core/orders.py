@@ -140,7 +140,7 @@ def on_attributes(w: Work, sender: NodeId, message: Attributes) -> None:
     w.put_report(report)
     w.add_rows(message.new)
     reports = w.reports.values()
-    if w.s.phase is Phase.SETTLED and not all(r.mature for r in reports) and grown(reports):
+    if w.s.phase is Phase.SETTLED and report.mature and not all(r.mature for r in reports) and grown(reports):
         views.mature_all(w)
     settling.settle(w)
 

@@ -340,7 +340,7 @@ def is_mature(w: Work) -> bool:
     if w.s.mature or started is None:
         return w.s.mature
     joined = max(started, dict(w.s.member_since).get(w.s.me, w.now_ms))
-    met = any(r.mature for n, r in w.reports.items() if n != w.s.me)
+    met = settings.partition is Partition.MAJORITY and any(r.mature for r in w.reports.values())  # but no majority
     return (met or w.now_ms - started >= settings.mature_ms) and w.now_ms - joined >= wait_ms
 
 

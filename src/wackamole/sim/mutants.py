@@ -135,6 +135,18 @@ MUTANTS = (
         "electorate.grown(w.reports.values()) or ",
         "",
     ),
+    Mutant(
+        "a newcomer makes a majority at once",
+        electorate.grown,
+        "not mature or all(r.partition is Partition.COVER for r in present)",
+        "True",
+    ),
+    Mutant(
+        "what is decided is decided again before it is agreed",
+        machine.remember,
+        "mine is None or mine.electorates != s.remembering",
+        "False",
+    ),
     Mutant("what was lost is not said again", Work.say, "self.now_ms - x.at_ms < overdue_ms", "True"),
     # silence and leases
     Mutant("Evict counts whatever was heard", orders.on_evict, "heard[message.node] != message.heard", "False"),
