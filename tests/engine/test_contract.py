@@ -129,6 +129,7 @@ class RealGroup:
         self._names = dict(zip(NODES, self.lab.layout.nodes, strict=True))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._events: dict[int, list[Said]] = {n: [] for n in NODES}
+        self.records: dict[int, list[Said]] = {n: [] for n in NODES}
         self._tails: dict[int, bytes] = {}
         self._watch = selectors.DefaultSelector()
 
@@ -187,7 +188,8 @@ class RealGroup:
                 self._watch.unregister(key.fileobj)
                 continue
             *lines, self._tails[node] = (self._tails[node] + content).split(b"\n")
-            self._events[node] += [e for e in map(json.loads, lines) if "record" not in e]
+            for event in map(json.loads, lines):
+                (self.records if "record" in event else self._events)[node].append(event)
 
     def close(self) -> None:
         self._watch.close()
@@ -209,6 +211,9 @@ class CorosyncGroup(RealGroup):
 
     def engine_pid(self, node: int) -> int | None:
         return self.lab.corosync(self._names[node])
+
+    def exit_code(self, node: int) -> int:
+        return self._processes[node].wait()
 
 
 class SpreadGroup(RealGroup):
@@ -477,6 +482,28 @@ def test_corosync_outlives_its_daemon_and_is_adopted(corosync: CorosyncGroup) ->
     corosync.leave(NODES[0])
     until(corosync, lambda: "done" in corosync.events(NODES[0])[-1], "it has left")
     assert corosync.engine_pid(NODES[0]) is None
+
+
+@pytest.mark.lab
+def test_a_corosync_that_stands_still_does_not_stop_the_loop(corosync: CorosyncGroup) -> None:
+    one, other = NODES[:2]
+    for node in (one, other):
+        corosync.start(node)
+    together(corosync, one, other)
+    stopped = {node: corosync.engine_pid(node) for node in (one, other)}
+    for node, pid in stopped.items():
+        assert pid is not None
+        corosync.kill(node)
+        os.kill(pid, signal.SIGSTOP)
+        corosync.start(node)
+    corosync.leave(other)
+    until(corosync, lambda: "done" in corosync.events(other)[-1], "who is to leave at once can")
+    assert corosync.exit_code(other) == 0
+    silent = {"record": "engine_unreachable", "reason": "Corosync runs and does not answer"}
+    until(corosync, lambda: silent in corosync.records[one], "the loop says that it is silent")
+    os.kill(stopped[one] or 0, signal.SIGCONT)
+    until(corosync, lambda: sum("joined" in e for e in corosync.events(one)) > 1, "it answers, and one has joined")
+    assert corosync.engine_pid(one) == stopped[one]
 
 
 @pytest.mark.lab

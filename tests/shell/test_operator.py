@@ -17,9 +17,11 @@ from wackamole.config import find_self, parse
 from wackamole.core import standing
 from wackamole.core.balancing import Stays
 from wackamole.core.events import TimePassed
-from wackamole.core.model import NodeId, NotEligible, Phase, View, ViewId
+from wackamole.core.model import Electorate, NodeId, NotEligible, Phase, View, ViewId
 from wackamole.core.standing import Kind, Order
+from wackamole.core.state import changed
 from wackamole.engine.contract import Delivered, Joined, Listener, NewView
+from wackamole.shell import disk
 from wackamole.shell.claim import Refused
 from wackamole.shell.control import REQUEST_BYTES_MAX
 from wackamole.shell.daemon import Daemon
@@ -382,6 +384,30 @@ def test_orders_are_on_the_disk_and_are_read_again(talk: Callable[..., Any], tmp
     assert "orders.json cannot be read" in reason
     file.write_text('{"cluster": "another", "orders": []}')
     assert talk(again) == []
+
+
+def test_what_a_majority_remembers_is_written_as_soon_as_the_disk_takes_it(
+    talk: Callable[..., Any], tmp_path: Path
+) -> None:
+    keep = (Electorate(1, (("a", 1),)),)
+    file = tmp_path / "electorates.json"
+
+    async def conversation(daemon: Daemon) -> None:
+        file.mkdir()  # nothing can take its place
+        daemon.state = changed(daemon.state, remembering=keep)
+        writing = asyncio.create_task(daemon._remember(keep))
+        async for entry in daemon.journal.follow(follow=True):
+            if entry["event"] == "not_remembered":
+                break
+        assert not daemon.state.electorates
+        assert any("not remembered" in warning for warning in daemon.status()["warnings"])  # type: ignore[attr-defined]
+        file.rmdir()
+        await writing
+        assert not any("not remembered" in warning for warning in daemon.status()["warnings"])  # type: ignore[attr-defined]
+        assert daemon.state.electorates == keep
+
+    talk(conversation)
+    assert disk.read(file, "web") == keep
 
 
 def test_an_order_ends_when_the_clock_says_so(talk: Callable[..., Any]) -> None:

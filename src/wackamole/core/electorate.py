@@ -31,6 +31,16 @@ def quorate(reports: Iterable[Report]) -> bool:
     return all(has_majority(names, e) for e in counting(present))
 
 
+def grown(reports: Iterable[Report]) -> bool:
+    """Whether what is free may be given out: somebody is mature. Under `majority` those who are must have a majority without
+    the others, who may have been with another majority a moment ago, whose leases still run, and remember nothing of it."""
+    present = tuple(reports)
+    mature = frozenset(r.name for r in present if r.mature)
+    if not mature or all(r.partition is Partition.COVER for r in present):
+        return bool(mature)
+    return all(has_majority(mature, e) for e in counting(present))
+
+
 def has_majority(names: frozenset[str], electorate: Electorate) -> bool:
     """Whether these nodes have more than half of the votes."""
     return 2 * sum(n for name, n in electorate.votes if name in names) > sum(n for _, n in electorate.votes)

@@ -166,6 +166,9 @@ def remember(w: Work) -> None:
     s = w.s
     if s.settings.partition is not Partition.MAJORITY or s.phase is not Phase.SETTLED or s.table is w.before.table:
         return
+    mine = w.reports.get(s.me)
+    if mine is None or mine.electorates != s.remembering:
+        return  # what was decided last is not agreed yet: to decide anew without it would undo it, and so on for ever
     if quorate(s.table.reports):
         keep = worth_keeping(s.table.reports)
         if keep != s.remembering:

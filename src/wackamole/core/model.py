@@ -38,7 +38,7 @@ ROUNDS_AHEAD_MAX = 16
 NOTE_BYTES_MAX = 16_384
 """Of a message that the core does not read."""
 
-PLACEMENT_VERSION = 2
+PLACEMENT_VERSION = 3
 """Raised at every change of placement's outcome; members that differ let one of them assign (hazard 9)."""
 
 

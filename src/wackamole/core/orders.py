@@ -10,6 +10,7 @@ from . import placement as placing
 from . import settling, views
 from .agreed import agreement, heard, keep_orders, renew, renews, representative
 from .effects import Announce, Hand, Multicast, Record, ShowWitness, TakeNote
+from .electorate import grown
 from .events import (
     MessageDelivered,
     MoveRequested,
@@ -138,7 +139,8 @@ def on_attributes(w: Work, sender: NodeId, message: Attributes) -> None:
     report = replace(message.report, node=sender)
     w.put_report(report)
     w.add_rows(message.new)
-    if w.s.phase is Phase.SETTLED and report.mature and not all(r.mature for r in w.reports.values()):
+    reports = w.reports.values()
+    if w.s.phase is Phase.SETTLED and report.mature and not all(r.mature for r in reports) and grown(reports):
         views.mature_all(w)
     settling.settle(w)
 

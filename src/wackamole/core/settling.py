@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from . import placement as placing
 from .agreed import agreement, keep_orders
+from .electorate import grown
 from .model import (
     MEMBERS_MAX,
     Cause,
@@ -49,7 +50,7 @@ def settle(w: Work) -> None:
     if leavers:
         evacuate(w, leavers, facts, alike)
         facts = w.placement()
-    if alike and any(r.mature for r in w.reports.values()):
+    if alike and grown(w.reports.values()):
         for key, node in placing.fill(facts):
             give(w, w.rows[key], node)
 

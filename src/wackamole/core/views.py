@@ -43,6 +43,8 @@ from .work import Work
 HASTY_PERCENT = 85
 """Of the detection. A host that dies is silent for all of it, less what this member was late to hear its last word; a ring
 that broke otherwise was quiet for a consensus or two, a fifth or two of it."""
+MERGE_MS = 400
+"""A Corosync that starts hears the others so late at the latest, and is merged with them within a detection or two."""
 GUARD_MS = 500
 """What a dead daemon without a proven fence had is removed by its guard process within this (measured: 3 to 35 ms)."""
 
@@ -328,13 +330,18 @@ def own_report(w: Work) -> Report:
 
 
 def is_mature(w: Work) -> bool:
-    """Whether I have waited long enough, or met somebody who has. Who comes new does not know whether a member was lost just
-    before, so where its lease is to be waited for, one's length is waited; and without a fence, that a guard has done its work."""
+    """Whether I have waited long enough, or met somebody who has. Who comes new does not know whether a member was lost just before
+    it joined, so where a lease is to be waited for, one's length is waited from then on; and without a fence, that a guard
+    has done its work."""
     started, settings = w.s.started_ms, w.s.settings
     strict = settings.takeover is Takeover.STRICT or settings.partition is Partition.MAJORITY
-    lost_ms = settings.lease_ms + settings.lease_ms // 100 if strict else 0
-    wait_ms = max(settings.mature_ms, lost_ms, 0 if w.s.fenced else GUARD_MS)
-    return w.s.mature or (started is not None and w.now_ms - started >= wait_ms)
+    lost_ms = settings.lease_ms + settings.lease_ms // 100 + 2 * settings.detection_ms + MERGE_MS if strict else 0
+    wait_ms = max(lost_ms, 0 if w.s.fenced else GUARD_MS)
+    if w.s.mature or started is None:
+        return w.s.mature
+    joined = max(started, dict(w.s.member_since).get(w.s.me, w.now_ms))
+    met = settings.partition is Partition.MAJORITY and any(r.mature for r in w.reports.values())  # but no majority
+    return (met or w.now_ms - started >= settings.mature_ms) and w.now_ms - joined >= wait_ms
 
 
 def on_state(w: Work, sender: NodeId, message: StateMessage) -> None:
@@ -445,15 +452,14 @@ def complete_if_all(w: Work) -> None:
     for row in list(w.rows.values()):
         w.put(row.held_by(row.holder, row.cause))
     names = {r.name for r in w.reports.values()}
-    met = any(r.mature for r in w.reports.values())
-    if met or all(set(r.nodes) <= names for r in w.reports.values()):
+    if electorate.grown(w.reports.values()) or all(set(r.nodes) <= names for r in w.reports.values()):
         mature_all(w)
     w.record("settled", view=view.id, round=w.s.exchange_round, members=len(view.members))
     settling.settle(w)
 
 
 def mature_all(w: Work) -> None:
-    """Maturity spreads to everybody who meets a mature member (hazard 28)."""
+    """Maturity spreads to everybody who meets the mature (hazard 28)."""
     for report in list(w.reports.values()):
         if not report.mature:
             w.put_report(replace(report, mature=True))

@@ -9,6 +9,7 @@ from . import balancing, damping, holding, views
 from . import placement as placing
 from .agreed import agreement, keep_orders
 from .effects import LeaveGroup, Multicast
+from .electorate import grown
 from .messages import (
     Assign,
     Attributes,
@@ -152,7 +153,7 @@ def represent(w: Work) -> None:
         return
     settings = w.s.settings
     w.s = changed(w.s, next_balance_ms=w.now_ms + settings.balance_interval_ms)
-    if any(r.mature for r in reports) and agreement(reports):
+    if grown(reports) and agreement(reports):
         balance(w)
     else:
         w.s = changed(w.s, balance_at_once=False)  # while a config goes round, what is to move is not known yet
@@ -240,7 +241,7 @@ def place_for_all(w: Work) -> None:
                 moves.append((row.key, to))
                 facts.move(row.key, row.holder, to)
     say_moves(w, moves)
-    if any(r.mature for r in w.s.table.reports):
+    if grown(w.s.table.reports):
         given = placing.fill(w.placement())
         if given:
             w.say(Assign(tuple((k, w.rows[k].generation, n) for k, n in given)))

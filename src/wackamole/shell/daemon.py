@@ -94,6 +94,9 @@ TOLD_SECONDS_MAX = 0.5
 EVENTS_AT_ONCE = 100
 """Entries of the event log that are handed out before others have their turn."""
 
+DISK_AGAIN_SECONDS = 5.0
+"""Between two attempts to write what a majority has to remember."""
+
 EVICTIONS_SECONDS = 300.0
 REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX = 1.0, 60.0
 """Of a member that is evicted more than once in EVICTIONS_SECONDS."""
@@ -122,6 +125,7 @@ class Daemon:
         )
         self._restarting = False
         self._disk = asyncio.Lock()
+        self._not_remembered = ""  # why the disk does not take what a majority has to remember
         self._started = time.time()
         self.done: asyncio.Event = asyncio.Event()
         self.failure: str | None = None
@@ -317,19 +321,25 @@ class Daemon:
         return self._state_dir / "electorates.json"
 
     async def _remember(self, electorates: tuple[Electorate, ...]) -> None:
-        """The core counts on it only when it is on the disk; where it cannot be, that is told, and tried at the next change."""
-        async with self._disk:
-            if electorates != self.state.remembering:
-                return  # a later decision waits
-            await self._write_down(electorates)
+        """The core counts on it, and decides anew, only when it is on the disk: where it cannot be, that is told, and tried
+        again."""
+        while electorates == self.state.remembering:  # else a later decision waits
+            before, self._not_remembered = self._not_remembered, await self._write_down(electorates)
+            if not self._not_remembered:
+                self.tell(ev.Remembered(electorates))
+                return
+            if self._not_remembered != before:
+                self.journal.record("not_remembered", reason=self._not_remembered)
+            await asyncio.sleep(DISK_AGAIN_SECONDS)
 
-    async def _write_down(self, electorates: tuple[Electorate, ...]) -> None:
-        try:
-            await asyncio.to_thread(disk.write, self._electorates, self.config.cluster.name, electorates)
-        except OSError as wrong:
-            self.journal.record("not_remembered", reason=str(wrong))
-            return
-        self.tell(ev.Remembered(electorates))
+    async def _write_down(self, electorates: tuple[Electorate, ...]) -> str:
+        """Why it could not be; empty if it could."""
+        async with self._disk:
+            try:
+                await asyncio.to_thread(disk.write, self._electorates, self.config.cluster.name, electorates)
+            except OSError as wrong:
+                return str(wrong)
+            return ""
 
     def _read_orders(self) -> Register:
         try:
@@ -724,6 +734,8 @@ class Daemon:
             warnings.append(f"{self._too_large} messages were too large to send: fewer VIPs, or shorter names")
         if self._bad_messages:
             warnings.append(f"{self._bad_messages} messages could not be read")
+        if self._not_remembered:
+            warnings.append(f"who votes is not remembered, and does not change until it is: {self._not_remembered}")
         if self._newcomer.why:
             warnings.append(f"{self._newcomer.why}: has this node the same key_file and version?")
         if self.ring is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..core.agreed import agreement, facts_of, representative
+from ..core.electorate import grown
 from ..core.model import NodeId, NotEligible, Phase, Report, Row, VipKey
 from ..core.placement import Placement
 from ..core.standing import Order
@@ -141,7 +142,7 @@ def _vip(
             for n, r in facts.reports.items()
         }
         said = [f"{name}: {why.value}" for name, why in reasons.items() if why is not None]
-        immature = not any(r.mature for r in reports.values())
+        immature = not grown(reports.values())
         note = "; ".join(said) if said else ("the cluster has not matured yet" if immature else "")
     return {
         "name": row.vip.name,

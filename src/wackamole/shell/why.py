@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..core.agreed import agreement, facts_of, representative
 from ..core.balancing import Balance
+from ..core.electorate import grown
 from ..core.model import NodeId, NotEligible, Row, VipKey
 from ..core.placement import Placement
 from ..core.state import State
@@ -41,7 +42,7 @@ def why_of(state: State, key: VipKey, *, since: float | None, now_ms: int) -> di
         "prefer": list(preferred),
         "avoid": list(facts.avoid.get(key, ())),
         "apart": facts.apart.get(key),
-        "mature": any(r.mature for r in reports.values()),
+        "mature": grown(reports.values()),
         "placed_by": "every member alike" if agreement(reports.values()) else name_of(reports, representative(state)),
         "members": [
             {

@@ -129,7 +129,24 @@ MUTANTS = (
         "        view=view,\n",
         "        view=view,\n        started_ms=w.now_ms,\n",
     ),
-    Mutant("nobody matures by meeting the mature", views.complete_if_all, "if met or", "if"),
+    Mutant(
+        "nobody matures by meeting the mature",
+        views.complete_if_all,
+        "electorate.grown(w.reports.values()) or ",
+        "",
+    ),
+    Mutant(
+        "a newcomer makes a majority at once",
+        electorate.grown,
+        "not mature or all(r.partition is Partition.COVER for r in present)",
+        "True",
+    ),
+    Mutant(
+        "what is decided is decided again before it is agreed",
+        machine.remember,
+        "mine is None or mine.electorates != s.remembering",
+        "False",
+    ),
     Mutant("what was lost is not said again", Work.say, "self.now_ms - x.at_ms < overdue_ms", "True"),
     # silence and leases
     Mutant("Evict counts whatever was heard", orders.on_evict, "heard[message.node] != message.heard", "False"),

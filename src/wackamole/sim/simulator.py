@@ -632,6 +632,8 @@ class Simulation:
         for node in self._nodes:
             if not self.hosts[node].up or self.hosts[node].engine is Engine.LOST:
                 self._bury(node)
+        for node in deaf:  # it is in no ring any more, also when all are deaf and none forms without it
+            self._ring.pop(node, None)
         self._stalled = set(deaf)
         self._flush()
         self._pump()

@@ -8,8 +8,10 @@ again by then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
+import threading
 from collections import deque
 
 from ..connecting import Connecting
@@ -28,11 +30,42 @@ FORMED_FACTOR = 1.25
 """By so many times the detection the others have a ring without a Corosync that died."""
 HEARD_SECONDS = 0.4
 """A Corosync that starts is heard no sooner: knet takes a link for up at the second answer, and asks every 0.2 s."""
+ANSWER_SECONDS_MAX = 2.0
+"""Before it is told that Corosync does not answer; it is waited for all the same."""
 HELLO_AGAIN_SECONDS = 0.5
 WELCOME_SECONDS_MAX = 5.0
 """A newcomer whom nobody welcomes starts over: the members that CPG names may be dead (hazard 13)."""
 
 TIMERS = ("token", "consensus", "join", "merge")
+
+
+_Answer = tuple[Connection, dict[str, int]]
+"""Who has asked to join, and what Corosync's timers are."""
+
+
+def _ask(group: str, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[_Answer]) -> None:
+    """A thread's whole life."""
+    connection: Connection | None = None
+    wrong: Exception | None = None
+    timers: dict[str, int] = {}
+    try:
+        timers = read_numbers(tuple(f"runtime.config.totem.{t}" for t in TIMERS))
+        connection = Connection(group)
+        connection.join()  # last: from now on the others wait for what this member has to say
+    except Exception as no:  # whatever it is, the loop's thread has to hear of it
+        wrong = no
+
+    def hand_over() -> None:
+        if wrong is None and connection is not None and not answer.done():
+            answer.set_result((connection, timers))
+            return
+        if connection is not None:
+            connection.close()  # nobody waits for it any longer, or it could not join
+        if wrong is not None and not answer.done():
+            answer.set_exception(wrong)
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+        loop.call_soon_threadsafe(hand_over)
 
 
 class CorosyncEngine:
@@ -113,7 +146,7 @@ class CorosyncEngine:
         last = ""
         while self._connection is None:
             try:
-                self._open()
+                await self._open()
             except CpgError as wrong:
                 if str(wrong) != last:
                     last = str(wrong)
@@ -133,14 +166,20 @@ class CorosyncEngine:
                 except CorosyncRefused as wrong:
                     self._record("engine_refused", reason=str(wrong))
         self._connecting.over()
-        self._read_timers()
 
-    def _open(self) -> None:
-        connection = Connection(self._group)
+    async def _open(self) -> None:
+        """Join. Raises CpgError. Not on the loop's thread: libcpg waits as long as a Corosync that stands still does not
+        answer, and an operator has to be answered meanwhile."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[_Answer] = loop.create_future()
+        threading.Thread(target=_ask, args=(self._group, loop, answer), name="joining", daemon=True).start()
         try:
-            connection.join()
-        except CpgError:
-            connection.close()
+            if not (await asyncio.wait({answer}, timeout=ANSWER_SECONDS_MAX))[0]:
+                self._record("engine_unreachable", reason="Corosync runs and does not answer")
+            connection, timers = await answer
+        except asyncio.CancelledError:
+            if not answer.cancel() and not answer.cancelled() and answer.exception() is None:
+                answer.result()[0].close()  # it came in the same moment: nobody else would
             raise
         self._connection = connection
         self._membership = Membership(
@@ -152,10 +191,10 @@ class CorosyncEngine:
         self._hello_since = asyncio.get_running_loop().time()
         asyncio.get_running_loop().add_reader(connection.fd, self._readable)
         self._hello_timer = asyncio.get_running_loop().call_later(HELLO_AGAIN_SECONDS, self._hello_again)
+        self._compare_timers(timers)
 
-    def _read_timers(self) -> None:
+    def _compare_timers(self, found: dict[str, int]) -> None:
         """What Corosync really runs with; a difference to what was asked for is told."""
-        found = read_numbers(tuple(f"runtime.config.totem.{t}" for t in TIMERS))
         self._timers = {key.rpartition(".")[2]: value for key, value in found.items()}
         if self._managed is None:
             return

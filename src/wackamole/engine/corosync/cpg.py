@@ -143,7 +143,8 @@ def _processes(entries: c._Pointer[_Address], count: int) -> tuple[Process, ...]
 
 
 class Connection:
-    """One connection to the local Corosync's CPG service. All calls raise CpgError; none waits for the ring."""
+    """One connection to the local Corosync's CPG service. All calls raise CpgError; none waits for the ring. Making one, `join`
+    and `leave` wait for Corosync's answer, which does not come while it stands still."""
 
     def __init__(self, group: str) -> None:
         name = group.encode()
