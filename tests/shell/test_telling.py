@@ -143,6 +143,23 @@ def test_a_late_comer_gets_the_recent_part_from_one_member(three: Group) -> None
     assert {n for _, n, note in three.said if isinstance(note, Again)} == {NODES[0]}
 
 
+def test_what_is_told_again_and_lost_is_told_once_more(three: Group) -> None:
+    """The simulator's seed 95092."""
+    three.crash(NODES[2])
+    for _ in range(100):
+        three.happens(NODES[0])
+    three.run(3000)
+    three.said.clear()
+    three.power_on(NODES[2])
+    for _ in range(2):
+        while not (three.said and isinstance(three.said[-1][2], Again)):
+            three.run(TICK_MS)
+        three.network.lose()
+        three.said.clear()
+    three.run(5000)
+    assert len(same_everywhere(three)) == 100
+
+
 def test_who_comes_back_with_its_log_is_told_what_it_missed(three: Group) -> None:
     for _ in range(50):
         three.happens(NODES[0])
