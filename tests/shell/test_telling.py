@@ -43,6 +43,7 @@ class Group:
         self.runs = 0
         self.said: list[tuple[int, NodeId, Any]] = []
         self.happened: Counter[NodeId] = Counter()
+        self.loses: type | None = None  # notes of this kind
 
     def power_on(self, node: NodeId, log: EventLog | None = None) -> None:
         self.runs += 1
@@ -80,7 +81,8 @@ class Group:
                     self.deliver(node)
                 if (body := telling.note(self.now_ms)) is not None:
                     self.said.append((self.now_ms, node, decode(body)))
-                    self.network.multicast(node, (self.views[node], body))
+                    if type(decode(body)) is not self.loses:
+                        self.network.multicast(node, (self.views[node], body))
 
     def history(self, node: NodeId) -> list[tuple[str, str, int]]:
         return [entry.event.id for entry in self.tellings[node].log.shown()]
@@ -141,6 +143,23 @@ def test_a_late_comer_gets_the_recent_part_from_one_member(three: Group) -> None
     three.run(5000)
     assert len(same_everywhere(three)) == 100
     assert {n for _, n, note in three.said if isinstance(note, Again)} == {NODES[0]}
+
+
+def test_what_is_told_again_and_lost_is_told_once_more(three: Group) -> None:
+    """The simulator's seed 95092."""
+    three.crash(NODES[2])
+    for _ in range(100):
+        three.happens(NODES[0])
+    three.run(3000)
+    three.said.clear()
+    three.power_on(NODES[2])
+    three.loses = Again
+    three.run(5000)
+    assert any(isinstance(note, Again) for _, _, note in three.said)
+    assert three.history(NODES[2]) == []
+    three.loses = None
+    three.run(5000)
+    assert len(same_everywhere(three)) == 100
 
 
 def test_who_comes_back_with_its_log_is_told_what_it_missed(three: Group) -> None:

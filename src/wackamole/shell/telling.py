@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 
 from ..core.model import NOTE_BYTES_MAX, NodeId, View
@@ -116,6 +117,7 @@ class Telling:
         self._base = self._epoch = self._index = 0
         self._has: dict[NodeId, Has] = {}
         self._again: deque[Entry] | None = None  # None: not known yet
+        self._again_ms: int | None = None  # the first of these are under way until then; None: none are
         self._hello_ms = self._gather_ms = self._batch_ms = 0
         self._quiet_ms = self._patience_ms = self._pause_ms = 0
 
@@ -161,7 +163,7 @@ class Telling:
         self._view, self._members = (str(view.id), view.members) if view is not None else (None, ())
         self._base = self.log.epoch()
         self._epoch = self._index = 0
-        self._sent, self._has, self._again = {}, {}, None
+        self._sent, self._has, self._again, self._again_ms = {}, {}, None, None
         rank = sum(1 for m in self._members if m < me)
         self._hello_ms = now_ms + HOLD_MS + rank * RANK_MS
         self._gather_ms = now_ms + GATHER_MS
@@ -184,8 +186,12 @@ class Telling:
                 self._epoch = max(self._epoch, note.epoch)
                 if by not in self._has:
                     self._has[by] = note
-                    self._again = None  # also for who comes late: it was not waited for, and may lack something
+                    self._again = self._again_ms = (
+                        None  # also for who comes late: it was not waited for, and may lack something
+                    )
             case Again():
+                if by == self._me:
+                    self._told_again(note)
                 found += [entry for entry in note.entries if entry.view != self._view]
         return [entry for entry in found if self.log.add(entry)]
 
@@ -208,7 +214,7 @@ class Telling:
             waits.append(self._hello_ms)
         else:
             if self._again is None or self._again:
-                waits.append(self._gathered_ms())
+                waits.append(self._again_ms if self._again_ms is not None else self._gathered_ms())
             waits += self._told_waits()
         return max(min(waits), self._pause_ms, self._quiet_ms) if waits else None
 
@@ -225,10 +231,21 @@ class Telling:
             self._again = deque(missing(self.log.recent(), self._view, self._me, self._has))
         if any(now_ms >= at for at in self._told_waits()):
             return self.last_words(now_ms)
-        if self._again:
-            entries = tuple(self._again.popleft() for _ in range(batch(self._again)))
-            return self._say(Again(entries), now_ms)
+        if self._again and now_ms >= (self._again_ms or 0):
+            note = Again(tuple(islice(self._again, batch(self._again))))
+            self._again_ms = now_ms + AGAIN_MS
+            body = self._say(note, now_ms)
+            if body is None:
+                self._told_again(note)
+            return body
         return None
+
+    def _told_again(self, note: Again) -> None:
+        """These came back, or can never be told."""
+        told = {entry.place for entry in note.entries}
+        while self._again and self._again[0].place in told:
+            self._again.popleft()
+        self._again_ms = None
 
     def last_words(self, now_ms: int) -> bytes | None:
         """What waits to be told, as much as goes into a note, without waiting any longer."""
