@@ -176,9 +176,6 @@ def test_there_is_a_hostile_one_of_every_kind() -> None:
     assert seen == set(get_args(say.Message))
 
 
-KEPT = (Electorate(0, (("a", 1), ("b", 1), ("c", 1))),)
-
-
 def is_bounded(made: Wired) -> None:
     for member in made.members.values():
         table = member.state.table

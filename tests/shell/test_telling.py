@@ -133,13 +133,18 @@ def test_a_restless_table_is_waited_for_but_not_for_ever(three: Group) -> None:
     assert PATIENCE_MS <= three.said[0][0] - began <= PATIENCE_MS + 2 * TICK_MS
 
 
-def test_a_late_comer_gets_the_recent_part_from_one_member(three: Group) -> None:
-    three.crash(NODES[2])
+def a_late_comer(group: Group) -> None:
+    """100 events later than the others."""
+    group.crash(NODES[2])
     for _ in range(100):
-        three.happens(NODES[0])
-    three.run(3000)
-    three.said.clear()
-    three.power_on(NODES[2])
+        group.happens(NODES[0])
+    group.run(3000)
+    group.said.clear()
+    group.power_on(NODES[2])
+
+
+def test_a_late_comer_gets_the_recent_part_from_one_member(three: Group) -> None:
+    a_late_comer(three)
     three.run(5000)
     assert len(same_everywhere(three)) == 100
     assert {n for _, n, note in three.said if isinstance(note, Again)} == {NODES[0]}
@@ -147,12 +152,7 @@ def test_a_late_comer_gets_the_recent_part_from_one_member(three: Group) -> None
 
 def test_what_is_told_again_and_lost_is_told_once_more(three: Group) -> None:
     """The simulator's seed 95092."""
-    three.crash(NODES[2])
-    for _ in range(100):
-        three.happens(NODES[0])
-    three.run(3000)
-    three.said.clear()
-    three.power_on(NODES[2])
+    a_late_comer(three)
     three.loses = Again
     three.run(5000)
     assert any(isinstance(note, Again) for _, _, note in three.said)

@@ -25,20 +25,22 @@ def quorate(reports: Iterable[Report]) -> bool:
     """Whether this component may serve: always under `cover`; under `majority` with more than half of the votes of every
     electorate that counts."""
     present = tuple(reports)
-    if all(r.partition is Partition.COVER for r in present):
-        return True
-    names = frozenset(r.name for r in present)
-    return all(has_majority(names, e) for e in counting(present))
+    return _may_serve(present, present)
 
 
 def grown(reports: Iterable[Report]) -> bool:
     """Whether what is free may be given out: somebody is mature. Under `majority` those who are must have a majority without
     the others, who may have been with another majority a moment ago, whose leases still run, and remember nothing of it."""
     present = tuple(reports)
-    mature = frozenset(r.name for r in present if r.mature)
-    if not mature or all(r.partition is Partition.COVER for r in present):
-        return bool(mature)
-    return all(has_majority(mature, e) for e in counting(present))
+    mature = tuple(r for r in present if r.mature)
+    return bool(mature) and _may_serve(mature, present)
+
+
+def _may_serve(some: tuple[Report, ...], present: tuple[Report, ...]) -> bool:
+    if all(r.partition is Partition.COVER for r in present):
+        return True
+    names = frozenset(r.name for r in some)
+    return all(has_majority(names, e) for e in counting(present))
 
 
 def has_majority(names: frozenset[str], electorate: Electorate) -> bool:

@@ -117,7 +117,7 @@ class Telling:
         self._base = self._epoch = self._index = 0
         self._has: dict[NodeId, Has] = {}
         self._again: deque[Entry] | None = None  # None: not known yet
-        self._again_ms: int | None = None  # the first of these are under way until then; None: none are
+        self._again_ms = 0  # the first of these are under way until then
         self._hello_ms = self._gather_ms = self._batch_ms = 0
         self._quiet_ms = self._patience_ms = self._pause_ms = 0
 
@@ -163,7 +163,7 @@ class Telling:
         self._view, self._members = (str(view.id), view.members) if view is not None else (None, ())
         self._base = self.log.epoch()
         self._epoch = self._index = 0
-        self._sent, self._has, self._again, self._again_ms = {}, {}, None, None
+        self._sent, self._has, self._again, self._again_ms = {}, {}, None, 0
         rank = sum(1 for m in self._members if m < me)
         self._hello_ms = now_ms + HOLD_MS + rank * RANK_MS
         self._gather_ms = now_ms + GATHER_MS
@@ -186,9 +186,8 @@ class Telling:
                 self._epoch = max(self._epoch, note.epoch)
                 if by not in self._has:
                     self._has[by] = note
-                    self._again = self._again_ms = (
-                        None  # also for who comes late: it was not waited for, and may lack something
-                    )
+                    # also for who comes late: it was not waited for, and may lack something
+                    self._again, self._again_ms = None, 0
             case Again():
                 if by == self._me:
                     self._told_again(note)
@@ -214,7 +213,7 @@ class Telling:
             waits.append(self._hello_ms)
         else:
             if self._again is None or self._again:
-                waits.append(self._again_ms if self._again_ms is not None else self._gathered_ms())
+                waits.append(max(self._gathered_ms(), self._again_ms))
             waits += self._told_waits()
         return max(min(waits), self._pause_ms, self._quiet_ms) if waits else None
 
@@ -231,7 +230,7 @@ class Telling:
             self._again = deque(missing(self.log.recent(), self._view, self._me, self._has))
         if any(now_ms >= at for at in self._told_waits()):
             return self.last_words(now_ms)
-        if self._again and now_ms >= (self._again_ms or 0):
+        if self._again and now_ms >= self._again_ms:
             note = Again(tuple(islice(self._again, batch(self._again))))
             self._again_ms = now_ms + AGAIN_MS
             body = self._say(note, now_ms)
@@ -245,7 +244,7 @@ class Telling:
         told = {entry.place for entry in note.entries}
         while self._again and self._again[0].place in told:
             self._again.popleft()
-        self._again_ms = None
+        self._again_ms = 0
 
     def last_words(self, now_ms: int) -> bytes | None:
         """What waits to be told, as much as goes into a note, without waiting any longer."""

@@ -138,8 +138,8 @@ MUTANTS = (
     Mutant(
         "a newcomer makes a majority at once",
         electorate.grown,
-        "not mature or all(r.partition is Partition.COVER for r in present)",
-        "True",
+        "_may_serve(mature, present)",
+        "_may_serve(present, present)",
     ),
     Mutant(
         "what is decided is decided again before it is agreed",

@@ -43,26 +43,33 @@ _Answer = tuple[Connection, dict[str, int]]
 """Who has asked to join, and what Corosync's timers are."""
 
 
+def _join(group: str) -> _Answer:
+    timers = read_numbers(tuple(f"runtime.config.totem.{t}" for t in TIMERS))
+    connection = Connection(group)
+    try:
+        connection.join()  # last: from now on the others wait for what this member has to say
+    except CpgError:
+        connection.close()
+        raise
+    return connection, timers
+
+
 def _ask(group: str, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[_Answer]) -> None:
     """A thread's whole life."""
-    connection: Connection | None = None
-    wrong: Exception | None = None
-    timers: dict[str, int] = {}
+    found: _Answer | Exception
     try:
-        timers = read_numbers(tuple(f"runtime.config.totem.{t}" for t in TIMERS))
-        connection = Connection(group)
-        connection.join()  # last: from now on the others wait for what this member has to say
-    except Exception as no:  # whatever it is, the loop's thread has to hear of it
-        wrong = no
+        found = _join(group)
+    except Exception as wrong:  # whatever it is, the loop's thread has to hear of it
+        found = wrong
 
     def hand_over() -> None:
-        if wrong is None and connection is not None and not answer.done():
-            answer.set_result((connection, timers))
-            return
-        if connection is not None:
-            connection.close()  # nobody waits for it any longer, or it could not join
-        if wrong is not None and not answer.done():
-            answer.set_exception(wrong)
+        if isinstance(found, Exception):
+            if not answer.done():
+                answer.set_exception(found)
+        elif answer.done():
+            found[0].close()  # nobody waits for it any longer
+        else:
+            answer.set_result(found)
 
     with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
         loop.call_soon_threadsafe(hand_over)
