@@ -5,11 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from wackamole.client import Refused, converse
+from wackamole.client import Refused
 from wackamole.lab.bench import watching
 from wackamole.lab.lab import Lab
 
@@ -59,11 +58,6 @@ def states(lab: Lab, node: str) -> dict[str, str]:
     return {c["name"]: c["state"] for c in (lab.status(node) or {"checks": []})["checks"]}
 
 
-def history(lab: Lab, node: str) -> list[dict[str, Any]]:
-    path = str(lab.home / node / "run/wackamole/control.sock")
-    return [e for kind, e in converse(path, "events", {"follow": False}) if kind == "progress"]
-
-
 def held(lab: Lab) -> dict[str, int]:
     return {n: len(lab.kernel(n)) for n in lab.layout.nodes}
 
@@ -82,7 +76,7 @@ def test_vips_leave_a_node_whose_service_died_by_hand_over_and_come_back(make_la
         lab.until_settled()
     assert not any(seen[0].two_owners.values())
     assert held(lab) == {"a": 0, "b": 3, "c": 3}
-    moved = [e for e in history(lab, "b") if e["event"] == "moved" and e["source"] == "a"]
+    moved = [e for e in lab.records("b") if e["event"] == "moved" and e["source"] == "a"]
     assert {e["cause"] for e in moved} == {"its holder's health check fails"}
     assert len(moved) == 2
     assert states(lab, "a") == {"web": "failing"}
@@ -90,7 +84,7 @@ def test_vips_leave_a_node_whose_service_died_by_hand_over_and_come_back(make_la
     assert (found["said"], found["vips"]) == ("connection refused", [f"v{i}" for i in range(1, 7)])
     member = next(m for m in (lab.status("c") or {})["view"]["members"] if m["name"] == "a")
     assert (member["eligible"], member["reasons"]) == (False, ["its health check fails"])
-    told = [e for e in history(lab, "a") if e["event"] == "check_failed"]
+    told = [e for e in lab.records("a") if e["event"] == "check_failed"]
     assert [e["check"] for e in told] == ["web"]
 
     with pytest.raises(Refused, match="a cannot take v1: its health check fails"):
@@ -168,8 +162,8 @@ def test_a_daemon_that_is_replaced_or_loses_its_checker_drops_nothing(make_lab: 
         subprocess.run(["kill", "-9", str(checker)], check=True)
         lab.until(lambda: checkers(lab, "a") not in ([], [checker]), within_s=60, story="another checker looks")
     assert not any(seen[0].two_owners.values())
-    assert [e["reason"] for e in history(lab, "a") if e["event"] == "checker_failed"] == ["it ended"]
-    assert not any(e["event"] == "released" for e in history(lab, "a"))
+    assert [e["reason"] for e in lab.records("a") if e["event"] == "checker_failed"] == ["it ended"]
+    assert not any(e["event"] == "released" for e in lab.records("a"))
     assert lab.settled()
 
 

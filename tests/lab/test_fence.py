@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from wackamole.client import Refused, converse
+from wackamole.client import Refused
 from wackamole.lab.lab import Lab
 from wackamole.lab.namespaces import ip, tool
 from wackamole.lab.probe import Probe, Seen
@@ -49,9 +49,7 @@ def watched(lab: Lab, trouble: Callable[[], object]) -> Seen:
 
 
 def events(lab: Lab, node: str, what: str) -> list[dict[str, object]]:
-    path = str(lab.home / node / "run/wackamole/control.sock")
-    found = [said for kind, said in converse(path, "events", {"follow": False}) if kind == "progress"]
-    return [e for e in found if e["event"] == what]
+    return [e for e in lab.records(node) if e["event"] == what]
 
 
 def tables(lab: Lab, node: str) -> set[str]:

@@ -46,11 +46,7 @@ def shares(lab: Lab) -> dict[str, frozenset[str]]:
 
 
 def events(lab: Lab, node: str, what: str) -> list[dict[str, Any]]:
-    from wackamole.client import converse
-
-    path = str(lab.home / node / "run/wackamole/control.sock")
-    found = [said for kind, said in converse(path, "events", {"follow": False}) if kind == "progress"]
-    return [e for e in found if e["event"] == what]
+    return [e for e in lab.records(node) if e["event"] == what]
 
 
 def test_a_cold_start_shares_everything_out(three: Lab) -> None:

@@ -640,7 +640,7 @@ class Lab:
         """One request to a node's daemon."""
         return ask(str(self.home / node / "run/wackamole/control.sock"), verb, arguments)
 
-    def records(self, node: str, since: float) -> list[dict[str, Any]]:
+    def records(self, node: str, since: float = 0.0) -> list[dict[str, Any]]:
         """What a node's daemon has recorded since then (CLOCK_MONOTONIC, seconds), oldest first. Raises NotReachable."""
         path = str(self.home / node / "run/wackamole/control.sock")
         found = [entry for kind, entry in converse(path, "events", {"follow": False}) if kind == "progress"]
