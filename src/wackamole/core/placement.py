@@ -105,7 +105,8 @@ class Placement:
         """Hundredths; of who has announced none, the mean."""
         self._shares: dict[NodeId, int] | None = None
         self._scored: tuple[Quotas, dict[int, _Scores]] = ({}, {})
-        self._kinds, self._usual = self._sorted_out()
+        self._marks = self._marked()
+        self._sorted: tuple[dict[VipKey, Kind], Kind] | None = None
         self._counted: list[tuple[Kind, int]] | None = None
 
     def _known_to_each(self) -> dict[NodeId, frozenset[VipKey]]:
@@ -150,15 +151,15 @@ class Placement:
         return reason
 
     def leavers(self) -> dict[VipKey, NotEligible]:
-        """What its holder may not, or should rather not keep, and is to keep so far; and why. VIPs of one kind have the same
-        reasons, so each is looked for once."""
+        """What its holder may not, or should rather not keep, and is to keep so far; and why. VIPs with the same marks have
+        the same reasons, so each is looked for once."""
         found: dict[VipKey, NotEligible] = {}
         reasons: dict[tuple[int, NodeId], NotEligible | None] = {}
         for key, row in self.rows.items():
             holder = row.holder
             if holder is None or holder != row.target or holder not in self.reports:
                 continue
-            alike = (id(self._kinds.get(key, self._usual)), holder)
+            alike = (self._marks.get(key, 0), holder)
             if alike not in reasons:
                 reasons[alike] = self.why_not(holder, key)
             if (why := reasons[alike]) is not None:
@@ -207,11 +208,12 @@ class Placement:
 
     def kind(self, key: VipKey) -> Kind:
         """What tells this VIP from others."""
-        return self._kinds.get(key, self._usual)
+        kinds, usual = self._sorted_out()
+        return kinds.get(key, usual)
 
-    def _sorted_out(self) -> tuple[dict[VipKey, Kind], Kind]:
-        """The kinds of VIPs that something is said of, and the kind of all others. The chain is run for one VIP of each."""
-        marks: dict[VipKey, int] = {}  # what members say of it: a bit for each that says so, and why
+    def _marked(self) -> dict[VipKey, int]:
+        """What members say of VIPs: a bit for each that says so, and why."""
+        marks: dict[VipKey, int] = {}
         bits: dict[tuple[NodeId, NotEligible | None], int] = {}
 
         def bit(node: NodeId, why: NotEligible | None) -> int:
@@ -234,6 +236,17 @@ class Placement:
                 marks[key] = marks.get(key, 0) | bit(node, NotEligible.RELEASING)
         for key in self._chosen_twice:
             marks[key] = marks.get(key, 0) | bit(NodeId(0), NotEligible.CHOSEN_TWICE)
+        return marks
+
+    def _sorted_out(self) -> tuple[dict[VipKey, Kind], Kind]:
+        """The kinds of VIPs that something is said of, and the kind of all others; made when first asked for. The chain is
+        run for one VIP of each."""
+        if self._sorted is None:
+            self._sorted = self._sort_out()
+        return self._sorted
+
+    def _sort_out(self) -> tuple[dict[VipKey, Kind], Kind]:
+        marks = self._marks
         kinds: dict[tuple[int, tuple[str, ...], tuple[str, ...]], Kind] = {}
         found: dict[VipKey, Kind] = {}
         for key in {**marks, **self.prefer, **self.avoid}:
@@ -391,10 +404,11 @@ class Placement:
         """What the VIPs of each kind count for."""
         if self._counted is None:
             amounts: dict[int, tuple[Kind, int]] = {}
-            for key, kind in self._kinds.items():
+            kinds, usual = self._sorted_out()
+            for key, kind in kinds.items():
                 amounts[id(kind)] = (kind, amounts.get(id(kind), (kind, 0))[1] + self.size(key))
-            usual = sum(self.size(key) for key in self.rows if key not in self._kinds)
-            self._counted = [*amounts.values(), (self._usual, usual)]
+            rest = sum(self.size(key) for key in self.rows if key not in kinds)
+            self._counted = [*amounts.values(), (usual, rest)]
         return self._counted
 
     def overflow(self) -> list[VipKey]:

@@ -36,23 +36,28 @@ def settle(w: Work) -> None:
             del w.rows[key]
             w.table_changed = True
     facts = w.placement()
-    changing = [row for row in w.rows.values() if row.holder is not None and row.target not in (None, row.holder)]
-    for row in changing:
-        assert row.target is not None
-        if facts.forbidden(row.target, row.key) or w.reports[row.target].leaving:
-            w.put(replace(row, target=row.holder, generation=row.generation + 1))
-    alike = agreement(w.reports.values())
-    if changing:
+    void = [row for row in w.rows.values() if row.holder is not None and is_void(w, row, facts)]
+    for row in void:
+        w.put(replace(row, target=row.holder, generation=row.generation + 1))
+    if void:
         facts = w.placement()
+    alike = agreement(w.reports.values())
     leavers = facts.leavers()
     if alike:
         leavers |= {key: NotEligible.FULL for key in facts.overflow() if key not in leavers}
     if leavers:
         evacuate(w, leavers, facts, alike)
-        facts = w.placement()
-    if alike and grown(w.reports.values()):
-        for key, node in placing.fill(facts):
+    if alike and any(row.holder is None for row in w.rows.values()) and grown(w.reports.values()):
+        for key, node in placing.fill(w.placement() if leavers else facts):
             give(w, w.rows[key], node)
+
+
+def is_void(w: Work, row: Row, facts: placing.Placement) -> bool:
+    """Whether a VIP is to go to somebody who may not have it any more."""
+    to = row.target
+    if to is None or to == row.holder:
+        return False
+    return facts.forbidden(to, row.key) or w.reports[to].leaving
 
 
 def obey_orders(w: Work) -> None:

@@ -293,8 +293,8 @@ def open_exchange(w: Work, number: int, stay: frozenset[NodeId] | None = None, h
     )
 
 
-def own_report(w: Work) -> Report:
-    """What I say of myself now."""
+def own_report(w: Work, restart_ms: int = 0) -> Report:
+    """What I say of myself now; for how long my kernel serves on is the group's to say (Restart)."""
     settings = w.s.settings
     refused = {r.key: NotEligible.REFUSED for r in w.s.refusals if r.until_ms > w.now_ms}
     reasons = {**dict(w.s.failing), **refused, **dict(w.s.ineligible)}
@@ -318,6 +318,7 @@ def own_report(w: Work) -> Report:
         ineligible=tuple(sorted(reasons.items(), key=lambda kv: kv[0])),
         fenced=w.s.fenced,
         lease_ms=settings.lease_ms,
+        restart_ms=restart_ms,
         component=w.s.component,
         partition=settings.partition,
         takeover=settings.takeover,

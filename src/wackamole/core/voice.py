@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from . import balancing, damping, holding, views
@@ -67,7 +67,7 @@ def speak(w: Work) -> None:
     if mine is not None:
         if w.s.leaving_since_ms is not None and not mine.leaving:
             w.say(Drain(w.s.me, mine.draining, leaving=True))
-        own = replace(views.own_report(w), restart_ms=mine.restart_ms)
+        own = views.own_report(w, mine.restart_ms)
         if replace(own, component=mine.component, mature=own.mature or mine.mature, leaving=mine.leaving) != mine:
             w.say(Attributes(own, new_vips(w)))
     if w.s.phase is Phase.SETTLED and w.first() == w.s.me:
@@ -254,7 +254,7 @@ def may_leave(w: Work, since_ms: int) -> bool:
     mine = w.reports.get(w.s.me)
     if w.s.phase is not Phase.SETTLED or mine is None or not mine.leaving:
         return False
-    return not any(row.holder == w.s.me and can_go_elsewhere(w, row) for row in w.s.table.rows)
+    return not can_go_elsewhere(w, [row for row in w.s.table.rows if row.holder == w.s.me])
 
 
 def go(w: Work) -> None:
@@ -277,9 +277,9 @@ def leave_if_empty(w: Work) -> None:
         w.s = changed(w.s, falling_back=None)
 
 
-def can_go_elsewhere(w: Work, row: Row) -> bool:
-    """Whether another member can take this."""
-    if row.target != row.holder:
-        return True
+def can_go_elsewhere(w: Work, mine: Sequence[Row]) -> bool:
+    """Whether another member can take any of these."""
+    if not mine or any(row.target != row.holder for row in mine):
+        return bool(mine)
     facts = w.placement()
-    return any(n != row.holder and facts.why_not(n, row.key) is None for n in facts.candidates(row.key))
+    return any(facts.why_not(n, r.key) is None for r in mine for n in facts.candidates(r.key) if n != r.holder)

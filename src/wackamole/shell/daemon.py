@@ -18,6 +18,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -91,6 +92,8 @@ ANSWERED_SECONDS = 0.02
 """A process that is being replaced answers first who asked for it."""
 TOLD_SECONDS_MAX = 0.5
 """Who moved is told at the latest so long after the table changed."""
+LAST_WORDS_SECONDS = 0.02
+"""Who leaves lets the others read its last words first: while VIPs change hands nobody has time for them."""
 EVENTS_AT_ONCE = 100
 """Entries of the event log that are handed out before others have their turn."""
 
@@ -617,6 +620,7 @@ class Daemon:
         """Serve until asked to leave. Returns the exit code."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_bug)
+        loop.set_default_executor(ThreadPoolExecutor(initializer=scheduling.behind_the_loop))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.asked_to_leave)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload.on_signal()))
@@ -713,7 +717,7 @@ class Daemon:
         """SIGTERM, or the verb: hand everything over, then end."""
         self.journal.record("leave_requested")
         self.events.tell_what_waits()
-        self.tell(ev.LeaveRequested())
+        asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self.tell, ev.LeaveRequested())
 
     # -- what operators are told --------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from ..core import events as ev
 from ..core.model import Settings
 from ..core.state import State
 from ..records import AnyRecord, Reading, Recorder, line, read_clocks
+from . import scheduling
 
 BYTES_MAX = 32 << 20
 """Of one file; there are two. A quiet cluster of three writes 10 MB a day, so they reach back three to six days."""
@@ -203,6 +204,7 @@ class Audit:
 
     def _write(self) -> None:
         """The thread: write what comes, until the end."""
+        scheduling.behind_the_loop()
         while (batch := self._queue.get()) is not None:
             if batch.rotate:
                 with contextlib.suppress(OSError):

@@ -37,6 +37,7 @@ from ..eventlog import (
     missing,
     read_lines,
 )
+from . import scheduling
 from .record import AuditFile
 
 HOLD_MS = 200
@@ -320,6 +321,7 @@ class EventFile:
             self._thread = None
 
     def _write(self) -> None:
+        scheduling.behind_the_loop()
         while (text := self._queue.get()) is not None:
             if len(text) > self._room:
                 with contextlib.suppress(OSError):

@@ -120,9 +120,7 @@ MUTANTS = (
     ),
     Mutant("the exchange is over when anybody has spoken", views.awaited, "m not in w.reports", "not w.reports"),
     Mutant("the evicted are waited for", views.awaited, "m not in w.evicted and ", ""),
-    Mutant(
-        "a target that may not have it is kept", settling.settle, "facts.forbidden(row.target, row.key) or", "False and"
-    ),
+    Mutant("a target that may not have it is kept", settling.is_void, "facts.forbidden(to, row.key) or", "False and"),
     Mutant(
         "maturity is counted anew in each view",
         views.on_view,

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from .. import scheduling
 from .rtnl import (
     HEADER,
     NLM_F_ACK,
@@ -149,7 +150,7 @@ class Connections:
         self._destroyed = destroyed
         self._failed = failed
         self._diag: Diag | None = None
-        self._thread = ThreadPoolExecutor(1, "connections")
+        self._thread = ThreadPoolExecutor(1, "connections", scheduling.behind_the_loop)
 
     def start(self) -> None:
         """Open the socket, and ask whether it is of any use. Again: nothing."""

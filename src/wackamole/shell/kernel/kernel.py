@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from ...advice import Neighbours
 from ...core.model import Address, NodeId, NotEligible, OnWire, Vip, VipKey
 from ...routing import Route, Rule
+from .. import scheduling
 from .announce import Announcement, Announcer, Sender
 from .claims import Claim, Ears
 from .connections import Connections
@@ -116,7 +117,7 @@ class Kernel:
         self._watch: Notifications | None = None
         self._look: Rtnl | None = None
         self._peers: Peers | None = None
-        self._peers_thread = ThreadPoolExecutor(1, "neighbours")
+        self._peers_thread = ThreadPoolExecutor(1, "neighbours", scheduling.behind_the_loop)
         self._touching: asyncio.TimerHandle | None = None
         self._announcer = Announcer(Sender(), self._still)
         self.listed = Listed(

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ...core.model import VipKey
 from ...routing import Route, Rule
+from .. import scheduling
 from .routes import RTM_NEWROUTE, RTM_NEWRULE, Entry, RoutingTables, route_entry, rule_entry, same
 
 AGAIN_SECONDS = 5.0
@@ -42,7 +43,7 @@ class Routing:
         self._put_back = put_back
         self._again: asyncio.TimerHandle | None = None
         self._tables: RoutingTables | None = None
-        self._thread = ThreadPoolExecutor(1, "routes")
+        self._thread = ThreadPoolExecutor(1, "routes", scheduling.behind_the_loop)
         self._wanted: dict[Entry, str] = {}
         self._there: dict[Entry, None] | None = None  # None: it was not looked yet
         self._homeless: dict[str, str] = {}
