@@ -419,6 +419,8 @@ class Daemon:
     def _kernel_answered(self, serial: int, held: tuple[VipKey, ...], refused: tuple[tuple[VipKey, str], ...]) -> None:
         self._tell_of_table()
         self.tell(ev.KernelConfirmed(serial, held, refused))
+        if self.state.leaving_since_ms is not None and not self.state.may_hold:
+            scheduling.as_usual()  # it has said so: what is left to do, nobody waits for
 
     def _table_changed(self, before: Table) -> None:
         """Tell of it, but not while the addresses' thread takes over: thousands of moves take long to write down, and

@@ -25,6 +25,12 @@ def behind_the_loop() -> None:
     _ask(PRIORITY - 1)
 
 
+def as_usual() -> None:
+    """Ask for it no longer: what this thread still has to do can wait for others."""
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def _ask(priority: int) -> None:
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
