@@ -55,6 +55,19 @@ def test_a_cold_start_shares_everything_out(three: Lab) -> None:
     assert frozenset().union(*found.values()) == {a for _, a in three.layout.vips}
 
 
+def test_no_thread_of_a_daemon_waits_behind_what_the_host_computes(three: Lab) -> None:
+    """Else the loop, which runs before it, waits with it: they share one interpreter."""
+    node = three.layout.nodes[0]
+    if (three.status(node) or {})["process"]["scheduling"] != "rr":
+        pytest.skip("this host does not grant real-time scheduling (RLIMIT_RTPRIO, or a container)")
+    loop = three.daemon(node)
+    threads = [int(tid) for tid in os.listdir(f"/proc/{loop}/task")]
+    assert len(threads) > 2
+    assert {os.sched_getscheduler(tid) & ~os.SCHED_RESET_ON_FORK for tid in threads} == {os.SCHED_RR}
+    priorities = {tid: os.sched_getparam(tid).sched_priority for tid in threads}
+    assert max(priorities.values()) == priorities[loop] > min(priorities.values())
+
+
 def test_a_cold_cluster_waits_for_its_members_before_it_gives_anything_out(make_lab: MakeLab) -> None:
     lab = make_lab(cluster='mature = "3s"')
     first, *rest = lab.layout.nodes
