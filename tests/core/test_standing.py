@@ -168,7 +168,9 @@ def an_older_member(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of the version `older` says nothing of orders."""
     own_report = views.own_report
     monkeypatch.setattr(
-        views, "own_report", lambda w: replace(own_report(w), keeps_orders=w.s.settings.version != "older")
+        views,
+        "own_report",
+        lambda w, restart_ms=0: replace(own_report(w, restart_ms), keeps_orders=w.s.settings.version != "older"),
     )
 
 
