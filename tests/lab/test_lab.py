@@ -61,7 +61,7 @@ def test_no_thread_of_a_daemon_waits_behind_what_the_host_computes(three: Lab) -
     if (three.status(node) or {})["process"]["scheduling"] != "rr":
         pytest.skip("this host does not grant real-time scheduling (RLIMIT_RTPRIO, or a container)")
     loop = three.daemon(node)
-    threads = [int(tid) for tid in os.listdir(f"/proc/{loop}/task")]
+    threads = [int(task.name) for task in Path(f"/proc/{loop}/task").iterdir()]
     assert len(threads) > 2
     assert {os.sched_getscheduler(tid) & ~os.SCHED_RESET_ON_FORK for tid in threads} == {os.SCHED_RR}
     priorities = {tid: os.sched_getparam(tid).sched_priority for tid in threads}
