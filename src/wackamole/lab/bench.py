@@ -42,6 +42,8 @@ PROBE_MS = 10.0
 SETTINGS = '[balance]\ninterval = "1s"\nsettle = "2s"\n'
 HANDED_OVER_MS = 6.0
 """Of a planned hand-over, for the worst VIP; so many probes of 1000 a second may be lost."""
+ROUNDS_A_CLUSTER = 5
+"""Of a trace: a node that goes away and comes back more often waits longer and longer for its share."""
 ALONE = ("detection", "scale")
 """What is only measured when it is asked for: each takes as long as much of the rest."""
 IDLE_SECONDS = 20.0
@@ -326,19 +328,21 @@ class Bench:
             self.figure(
                 f"{trace.title}: probes lost, {1000 / trace_bench.PROBE_MS:g} a second", "probes", goal_ms
             ).values = trace.lost
-        with self.cluster(10) as lab, trace_bench.Capture(lab) as capture:
-            nodes = lab.layout.nodes
-            for number in range(self.rounds):
-                node, to = nodes[number % len(nodes)], nodes[(number + 1) % len(nodes)]
-                self._owners(self._traced_move(lab, capture, move, node, to))
-                self._owners(self._traced_leave(lab, capture, leave, node))
-                self._start_again(lab, node)
-                self._owners(trace_bench.crash(lab, capture, crash, node, watching))
-                self._start_again(lab, node)
-                note(
-                    f"round {number + 1} of {self.rounds}: crash {crash.outage_ms[-1]:.0f} ms,"
-                    f" move {move.outage_ms[-1]:.1f} ms, leave {leave.outage_ms[-1]:.1f} ms"
-                )
+        rounds = range(self.rounds)
+        for some in (rounds[i : i + ROUNDS_A_CLUSTER] for i in rounds[::ROUNDS_A_CLUSTER]):
+            with self.cluster(10) as lab, trace_bench.Capture(lab) as capture:
+                nodes = lab.layout.nodes
+                for number in some:
+                    node, to = nodes[number % len(nodes)], nodes[(number + 1) % len(nodes)]
+                    self._owners(self._traced_move(lab, capture, move, node, to))
+                    self._owners(self._traced_leave(lab, capture, leave, node))
+                    self._start_again(lab, node)
+                    self._owners(trace_bench.crash(lab, capture, crash, node, watching))
+                    self._start_again(lab, node)
+                    note(
+                        f"round {number + 1} of {self.rounds}: crash {crash.outage_ms[-1]:.0f} ms,"
+                        f" move {move.outage_ms[-1]:.1f} ms, leave {leave.outage_ms[-1]:.1f} ms"
+                    )
 
     def _start_again(self, lab: Lab, node: str) -> None:
         lab.start(node)
