@@ -9,7 +9,7 @@ import pytest
 
 from wackamole.core.model import Address, Vip, VipKey
 from wackamole.shell import releases as module
-from wackamole.shell.releases import AT_ONCE, TURNS_MAX, Releases
+from wackamole.shell.releases import AT_ONCE, SINGLY_MAX, TURNS_MAX, Releases
 
 WITHIN_SECONDS = 20.0
 
@@ -61,6 +61,23 @@ def test_the_next_go_when_all_of_the_last_have_arrived() -> None:
         kernel.releases.arrived(keys(held))
         assert kernel.numbers == [AT_ONCE + 3, 3, 0]
         assert {serial for serial, _ in kernel.asked} == {7}
+        kernel.releases.close()
+
+    asyncio.run(main())
+
+
+def test_few_go_one_after_the_other() -> None:
+    async def main() -> None:
+        held = vips(SINGLY_MAX)
+        kernel = Kernel(held)
+        kernel.releases.hold_exactly(1, (), keys(held))
+        while kernel.numbers[-1]:
+            kernel.releases.arrived(keys(held) - keys(kernel.asked[-1][1]))
+        assert kernel.numbers == [*reversed(range(SINGLY_MAX))]
+        more = vips(SINGLY_MAX + 1)
+        kernel = Kernel(more)
+        kernel.releases.hold_exactly(1, (), keys(more))
+        assert kernel.numbers == [0]
         kernel.releases.close()
 
     asyncio.run(main())
@@ -124,7 +141,7 @@ def test_who_does_not_tell_is_not_waited_for_for_ever(monkeypatch: pytest.Monkey
 
 def test_who_leaves_waits_until_the_others_have_everything() -> None:
     async def main() -> None:
-        held = vips(3)
+        held = vips(AT_ONCE)
         kernel = Kernel(held)
         await kernel.releases.taken()  # nothing is on its way
         kernel.releases.hold_exactly(1, (), keys(held))
@@ -142,7 +159,7 @@ def test_who_leaves_waits_until_the_others_have_everything() -> None:
 
 def test_who_leaves_waits_for_nobody_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        held = vips(3)
+        held = vips(AT_ONCE)
         kernel = Kernel(held)
         kernel.releases.hold_exactly(1, (), keys(held))
         monkeypatch.setattr(module, "TURN_SECONDS_MAX", 0.02)
@@ -157,7 +174,7 @@ def test_who_leaves_waits_for_nobody_for_ever(monkeypatch: pytest.MonkeyPatch) -
 
 def test_who_leaves_goes_at_once_when_the_group_changes() -> None:
     async def main() -> None:
-        held = vips(3)
+        held = vips(AT_ONCE)
         kernel = Kernel(held)
         kernel.releases.hold_exactly(1, (), keys(held))
         waiting = asyncio.ensure_future(kernel.releases.taken())

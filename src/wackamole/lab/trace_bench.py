@@ -183,8 +183,10 @@ def hand_over(
     frames = capture.take()
     worst = _worst(seen[0], began, trace)
     announced, by = _announced(frames, macs, worst.ip, began, but=node)
-    acquired = Acquired.of(lab.records(by, began), began)
-    released = next(e for e in own.entries if e["event"] == "kernel" and e["monotonic"] > began and e["removed"] != "0")
+    *_, released = (  # its turn: the last before it was announced
+        e for e in own.entries if e["event"] == "kernel" and began < e["monotonic"] < announced and e["removed"] != "0"
+    )
+    acquired = Acquired.of(lab.records(by, began), released["monotonic"])
     asked = released["monotonic"] - float(released["confirm_ms"]) / 1000
     confirmed = released["monotonic"]
     said = min(f.at for f in frames if f.kind == "message" and f.mac == macs[node] and f.at > confirmed)

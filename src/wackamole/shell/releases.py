@@ -14,8 +14,11 @@ from dataclasses import dataclass
 
 from ..core.model import Vip, VipKey
 
+SINGLY_MAX = 8
+"""So few go one after the other: to wait for one new holder at a time is shorter than for the slowest of several."""
 AT_ONCE = 25
-"""How many are let go at once, at least: measured, docs/benchmarks.md. With fewer a drain takes longer and no VIP is dark for less."""
+"""How many of more than that are let go at once, at least: measured, docs/benchmarks.md. With fewer a drain takes longer and
+no VIP is dark for less."""
 TURNS_MAX = 8
 """More than AT_ONCE × TURNS_MAX go in so many parts: every part costs all members some messages about a table that is large."""
 TURN_SECONDS_MAX = 0.25
@@ -67,7 +70,8 @@ class Releases:
         if fresh:
             asked = object()
             self._staying |= {k: _Staying(v, asked) for k, v in fresh.items()}
-            self._at_once = max(AT_ONCE, -(-len(self._staying) // TURNS_MAX))
+            few = len(self._staying) <= SINGLY_MAX
+            self._at_once = 1 if few else max(AT_ONCE, -(-len(self._staying) // TURNS_MAX))
             budget = self._ask(fresh, lambda key: self._end(key, asked))
             if budget:
                 asyncio.get_running_loop().call_later(budget, self._over, tuple(fresh), asked)
