@@ -44,10 +44,12 @@ HANDED_OVER_MS = 6.0
 """Of a planned hand-over, for the worst VIP; so many probes of 1000 a second may be lost."""
 ROUNDS_A_CLUSTER = 5
 """Of a trace: a node that goes away and comes back more often waits longer and longer for its share."""
-ALONE = ("detection", "scale")
+ALONE = ("detection", "scale", "stability")
 """What is only measured when it is asked for: each takes as long as much of the rest."""
 IDLE_SECONDS = 20.0
 SPURIOUS_SECONDS = 5.0
+STABLE_SECONDS = 600.0
+"""A round of `stability`: six are an hour."""
 WITHIN_SECONDS = 60.0
 SO_TIMESTAMPNS = 35
 ASKED, ASKED_EACH_SECONDS = 1500, 0.01
@@ -276,6 +278,23 @@ class Bench:
                         lab.start(node)
                         lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the load is balanced again")
                     note(f"{detection_ms} ms, {load}: {crash.median:.0f} ms, {sum(lost.values):.0f} lost")
+
+    def stability(self) -> None:
+        """Nothing happens, and all cores compute: is a member that is well lost, and what does a client see?"""
+        lost = self.figure(f"members lost that were well, in {STABLE_SECONDS:g} s with all cores busy", "times", 0)
+        dark = self.figure("the same: outage of the worst VIP", "ms", None)
+        late = self.figure("the same: the loop that woke up latest since its start", "ms", None)
+        with self.cluster(10) as lab, busy(os.cpu_count() or 1):
+            lab.until(lambda: evenly(lab), within_s=WITHIN_SECONDS, story="the load is balanced")
+            for number in range(self.rounds):
+                began = time.monotonic()
+                with watching(lab) as seen:
+                    time.sleep(STABLE_SECONDS)
+                lost.values.append(float(sum(losses(lab, n, began) for n in lab.layout.nodes)))
+                dark.values.append(seen[0].worst(began) * 1000)
+                late.values.append(max(1000 * (lab.status(n) or {})["counts"]["lag"]["max"] for n in lab.layout.nodes))
+                self._owners(seen[0])
+                note(f"round {number + 1} of {self.rounds}: {lost.values[-1]:g} lost, {dark.values[-1]:.0f} ms dark")
 
     def told(self) -> None:
         """VIPs are moved while their new holder tells a /22, and what is urgent is looked at from another host."""
@@ -770,6 +789,7 @@ def main() -> None:
         "checks",
         "reload",
         "detection",
+        "stability",
     )
     parser.add_argument("--only", choices=only, action="append")
     parser.add_argument("--charts", type=Path, metavar="FOLDER", help="write the charts there")
@@ -792,6 +812,7 @@ def main() -> None:
         "checks": bench.checks,
         "reload": bench.reload,
         "detection": bench.detections,
+        "stability": bench.stability,
     }
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled
     try:
