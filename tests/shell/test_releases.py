@@ -83,6 +83,30 @@ def test_few_go_one_after_the_other() -> None:
     asyncio.run(main())
 
 
+def test_who_leaves_with_few_waits_for_the_last_and_for_nobody_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        held = vips(3)
+        kernel = Kernel(held)
+        kernel.releases.hold_exactly(1, (), keys(held))
+        kernel.releases.arrived(keys(held[:1]))
+        kernel.releases.arrived(keys(held[1:2]))
+        assert kernel.numbers == [2, 1, 0]
+        waiting = asyncio.ensure_future(kernel.releases.taken())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        kernel.releases.arrived(keys(held[2:]))
+        await asyncio.wait_for(waiting, WITHIN_SECONDS)
+        monkeypatch.setattr(module, "TURN_SECONDS_MAX", 0.02)
+        silent = Kernel(held)
+        silent.releases.hold_exactly(1, (), keys(held))
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while silent.numbers[-1]:
+                silent.releases.hold_exactly(1, (), keys(held))  # what is asked again does not begin its time anew
+                await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
 def test_many_go_in_no_more_turns_than_that() -> None:
     async def main() -> None:
         held = vips(AT_ONCE * TURNS_MAX * 3)

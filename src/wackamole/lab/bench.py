@@ -290,9 +290,9 @@ class Bench:
                 began = time.monotonic()
                 with watching(lab) as seen:
                     time.sleep(STABLE_SECONDS)
-                lost.values.append(float(sum(losses(lab, n, began) for n in lab.layout.nodes)))
+                lost.values.append(float(max(losses(lab, n, began) for n in lab.layout.nodes)))
                 dark.values.append(seen[0].worst(began) * 1000)
-                late.values.append(max(1000 * (lab.status(n) or {})["counts"]["lag"]["max"] for n in lab.layout.nodes))
+                late.values.append(max(1000 * lab.ask(n, "status")["counts"]["lag"]["max"] for n in lab.layout.nodes))
                 self._owners(seen[0])
                 note(f"round {number + 1} of {self.rounds}: {lost.values[-1]:g} lost, {dark.values[-1]:.0f} ms dark")
 

@@ -183,9 +183,7 @@ def hand_over(
     frames = capture.take()
     worst = _worst(seen[0], began, trace)
     announced, by = _announced(frames, macs, worst.ip, began, but=node)
-    *_, released = (  # its turn: the last before it was announced
-        e for e in own.entries if e["event"] == "kernel" and began < e["monotonic"] < announced and e["removed"] != "0"
-    )
+    released = _released(own, lab, worst.ip, began)
     acquired = Acquired.of(lab.records(by, began), released["monotonic"])
     asked = released["monotonic"] - float(released["confirm_ms"]) / 1000
     confirmed = released["monotonic"]
@@ -242,6 +240,19 @@ def _announced(
     nodes = {mac: node for node, mac in macs.items() if node != but}
     first = next(f for f in frames if f.kind == "announcement" and f.ip == ip and f.at > since and f.mac in nodes)
     return first.at, nodes[first.mac]
+
+
+def _released(own: Records, lab: Lab, ip: str, since: float) -> Mapping[str, Any]:
+    """What a node's kernel answered when it let go of an address, a while before or after which it lets go of others."""
+    name = next(n for n, a in lab.layout.vips if a == ip)
+
+    def told() -> list[float]:
+        found = [e for e in own.entries if e["event"] == "released" and e["vip"] == name]
+        return [e["monotonic"] for e in found if e["monotonic"] > since]
+
+    lab.until(lambda: bool(told()), within_s=WITHIN_SECONDS, story=f"{name} was released")
+    answers = [e for e in own.entries if e["event"] == "kernel" and e["removed"] != "0"]
+    return max((e for e in answers if since < e["monotonic"] <= told()[0]), key=lambda e: e["monotonic"])
 
 
 def vips_of(lab: Lab, node: str) -> list[str]:

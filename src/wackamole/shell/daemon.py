@@ -127,6 +127,7 @@ class Daemon:
             self._read_orders(),
         )
         self._restarting = False
+        self.leaving = False  # it was asked to, and the core hears of it any moment
         self._disk = asyncio.Lock()
         self._not_remembered = ""  # why the disk does not take what a majority has to remember
         self._started = time.time()
@@ -375,7 +376,7 @@ class Daemon:
             refused = str(no)
         if self.state.view is not view or self.state.phase is not Phase.SETTLED or boottime_ms() >= until_ms:
             refused = refused or "the group changed meanwhile"
-        if self.state.leaving_since_ms is not None:
+        if self.leaving:
             refused = refused or "it is to leave"
         if refused:
             self.kernel.fencing.resume()
@@ -419,8 +420,6 @@ class Daemon:
     def _kernel_answered(self, serial: int, held: tuple[VipKey, ...], refused: tuple[tuple[VipKey, str], ...]) -> None:
         self._tell_of_table()
         self.tell(ev.KernelConfirmed(serial, held, refused))
-        if self.state.leaving_since_ms is not None and not self.state.may_hold:
-            scheduling.as_usual()  # it has said so: what is left to do, nobody waits for
 
     def _table_changed(self, before: Table) -> None:
         """Tell of it, but not while the addresses' thread takes over: thousands of moves take long to write down, and
@@ -717,6 +716,7 @@ class Daemon:
 
     def asked_to_leave(self) -> None:
         """SIGTERM, or the verb: hand everything over, then end."""
+        self.leaving = True
         self.journal.record("leave_requested")
         self.events.tell_what_waits()
         asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self.tell, ev.LeaveRequested())

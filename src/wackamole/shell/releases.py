@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from ..core.model import Vip, VipKey
 
 SINGLY_MAX = 8
-"""So few go one after the other: to wait for one new holder at a time is shorter than for the slowest of several."""
+"""So few go one after the other: to wait for one new holder at a time is shorter than for the slowest of several. With hooks
+(BUDGET_MS_MAX) and new holders who never say anything (TURN_SECONDS_MAX each) all are gone before a leave is over (`leave_ms`)."""
 AT_ONCE = 25
 """How many of more than that are let go at once, at least: measured, docs/benchmarks.md. With fewer a drain takes longer and
 no VIP is dark for less."""
@@ -86,6 +87,7 @@ class Releases:
     def wait_no_longer(self) -> None:
         """The new holders have everything, or nobody will say so."""
         self._going.clear()
+        self._wait_for(None)
         self._taken.set()
         if self._staying:
             self._go_on()
@@ -109,25 +111,29 @@ class Releases:
             self._end(key, asked)
 
     def _go_on(self) -> None:
-        self._cancel()
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         told = sorted(k for k, stay in self._staying.items() if stay.told)
         while told and not self._going:
             turn, told = told[: self._at_once], told[self._at_once :]
             for key in turn:
                 del self._staying[key]
             self._going = set(turn) if self._all_tell() else set()
-        if self._going and self._staying:
-            self._late = asyncio.get_running_loop().call_later(TURN_SECONDS_MAX, self.wait_no_longer)
+            self._wait_for(TURN_SECONDS_MAX if self._going else None)
         staying = (stay.vip for stay in self._staying.values())
         self._hold(self._serial, tuple(sorted((*self._vips, *staying), key=lambda v: v.key)))
 
-    def _cancel(self) -> None:
-        for timer in (self._again, self._late):
-            if timer is not None:
-                timer.cancel()
-        self._again = self._late = None
+    def _wait_for(self, seconds: float | None) -> None:
+        """For the new holders of a turn, and no longer."""
+        if self._late is not None:
+            self._late.cancel()
+        self._late = asyncio.get_running_loop().call_later(seconds, self.wait_no_longer) if seconds else None
 
     def close(self) -> None:
         """Nothing waits any more, and nothing is asked for."""
         self._staying.clear()
-        self._cancel()
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self._wait_for(None)

@@ -62,7 +62,7 @@ class Reload:
             raise Refused("\n".join(f"{config.path}: {sentence}" for sentence in stay))
         if dry:
             return changes
-        if member.done.is_set() or member.state.leaving_since_ms is not None:
+        if member.done.is_set() or member.leaving:
             raise Refused("this node is leaving")
         hooks = None
         if config.hooks != member.config.hooks:

@@ -1,6 +1,6 @@
 """Running before everything that is not real-time (sched(7)): a lease that is renewed late is a blink of every address.
 
-Each thread asks for itself. The loop and the addresses' thread cannot wait; the others of the daemon run just below them,
+Each thread asks for itself. The loop and the addresses' thread cannot wait; the daemon's others run just below them,
 since who holds the interpreter's lock keeps the loop waiting: were it scheduled as usual, the loop would wait for whatever
 the host computes. What a thread starts does not inherit it: a private Corosync (which asks for its own, higher) and every
 other program run as usual.
@@ -23,12 +23,6 @@ def before_others() -> None:
 def behind_the_loop() -> None:
     """Ask for it, for a thread that may hold the interpreter's lock while the loop wants it."""
     _ask(PRIORITY - 1)
-
-
-def as_usual() -> None:
-    """Ask for it no longer: what this thread still has to do can wait for others."""
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _ask(priority: int) -> None:
