@@ -279,7 +279,9 @@ def leave_if_empty(w: Work) -> None:
 
 def can_go_elsewhere(w: Work, mine: Sequence[Row]) -> bool:
     """Whether another member can take any of these."""
-    if not mine or any(row.target != row.holder for row in mine):
-        return bool(mine)
+    if not mine:
+        return False
+    if any(row.target != row.holder for row in mine):
+        return True
     facts = w.placement()
     return any(facts.why_not(n, r.key) is None for r in mine for n in facts.candidates(r.key) if n != r.holder)

@@ -111,9 +111,7 @@ class Releases:
             self._end(key, asked)
 
     def _go_on(self) -> None:
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
+        self._cancel()
         told = sorted(k for k, stay in self._staying.items() if stay.told)
         while told and not self._going:
             turn, told = told[: self._at_once], told[self._at_once :]
@@ -124,6 +122,11 @@ class Releases:
         staying = (stay.vip for stay in self._staying.values())
         self._hold(self._serial, tuple(sorted((*self._vips, *staying), key=lambda v: v.key)))
 
+    def _cancel(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+        self._again = None
+
     def _wait_for(self, seconds: float | None) -> None:
         """For the new holders of a turn, and no longer."""
         if self._late is not None:
@@ -133,7 +136,5 @@ class Releases:
     def close(self) -> None:
         """Nothing waits any more, and nothing is asked for."""
         self._staying.clear()
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
+        self._cancel()
         self._wait_for(None)
